@@ -1,0 +1,92 @@
+"""What an integration provides so that trimtab can act on a run: bindings and a state store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Binding(Protocol):
+    """One control, bound to the live training objects.
+
+    Args:
+        name: The control's name.
+    """
+
+    @property
+    def name(self) -> str:
+        """The control's name."""
+        ...
+
+    def read(self) -> float:
+        """Return the control's value as the training objects have it now."""
+        ...
+
+    def write(self, value: float) -> None:
+        """Set the value; it takes effect from the next step on. Called between steps only."""
+        ...
+
+    def took_effect(self) -> ReadBack | None:
+        """Return what the last optimizer step really used; None if no step ran since ``write``."""
+        ...
+
+    def close(self) -> None:
+        """Give the control back to the training objects; the value they have of their own is in force."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """What a step really used.
+
+    Args:
+        control: The control's name.
+        expected: The value that should have been in effect, in the unit of ``observed``.
+        observed: The value that was in effect; for the learning rate, the largest effective rate.
+        holds: Whether the two agree.
+    """
+
+    control: str
+    expected: float
+    observed: float
+    holds: bool
+
+
+class StateStore(Protocol):
+    """Saves and restores the run's state: weights, optimizer, scheduler, RNG, data position, extras.
+
+    Both are called between steps, at the same point of the training loop.
+    """
+
+    @property
+    def can_skip(self) -> bool:
+        """Whether the loader can pass over batches."""
+        ...
+
+    def save(self, id: str, extra: dict[str, Any]) -> None:
+        """Save the state under ``id``, with JSON-ready ``extra``; visible only once complete.
+
+        Raises:
+            CheckpointError: Nothing is visible under ``id``; go on without this checkpoint.
+        """
+        ...
+
+    def is_healthy(self) -> bool:
+        """Return whether all weights are finite."""
+        ...
+
+    def restore(self, id: str) -> dict[str, Any]:
+        """Restore the state saved under ``id`` and return its ``extra``; all or nothing.
+
+        Raises:
+            CheckpointError: The state is as before; use another checkpoint.
+        """
+        ...
+
+    def skip(self, count: int) -> None:
+        """Pass over the loader's next ``count`` batches."""
+        ...
+
+    def delete(self, id: str) -> None:
+        """Remove a checkpoint that is no longer needed."""
+        ...

@@ -1,0 +1,180 @@
+"""One arm of the demonstration, in a process of its own: trains once and reports JSON lines.
+
+Started as ``python -m trimtab.bench.arm SPEC`` with a JSON object: ``arm`` (``unmanaged`` or
+``managed``), ``seed``, ``steps``, ``manager``, ``text`` (a path or null) and ``run_dir``. Lines on
+standard output are ``progress``, then one ``result`` or ``error``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+import trimtab
+from trimtab.bench.scenarios.text_model import CharacterGPT, TextTask, loss_of, prepare, read_prose, validation_loss
+from trimtab.controls.envelope import Envelope
+from trimtab.controls.envelope_file import parse_envelope
+from trimtab.decision.action import describe
+from trimtab.decision.briefing import Intervention
+from trimtab.errors import TrimtabError
+from trimtab.runtime.supervisor import Supervisor
+
+EVALUATE_EVERY_STEPS: Final = 50
+_PROGRESS_EVERY_STEPS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSpec:
+    """What one arm is to do; see the module."""
+
+    arm: str
+    seed: int
+    steps: int
+    manager: str
+    text: str | None
+    run_dir: str
+
+
+@dataclass(slots=True)
+class Course:
+    """What was measured along an arm: validation losses with their steps."""
+
+    curve: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+
+    def best(self) -> tuple[int, float]:
+        """Return step and value of the lowest validation loss."""
+        return min(self.curve, key=lambda point: point[1])
+
+
+def preset_envelope() -> Envelope:
+    """Return the envelope the demonstration runs in, read from its file."""
+    resource = files("trimtab.controls") / "presets" / "small_transformer.yaml"
+    return parse_envelope(resource.read_text(encoding="utf-8"), "small_transformer.yaml")
+
+
+def run(spec: ArmSpec) -> dict[str, Any]:
+    """Train one arm and return its result."""
+    torch.set_num_threads(1)
+    task = TextTask()
+    data = prepare(read_prose(None if spec.text is None else Path(spec.text), task), task)
+    torch.manual_seed(spec.seed)
+    model = CharacterGPT(data.num_characters, task)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=task.learning_rate)
+    loader = trimtab.ResumableLoader(data.train, batch_size=task.batch_size, seed=spec.seed)
+    supervisor: Supervisor | None = None
+    if spec.arm == "managed":
+        supervisor = trimtab.supervise(
+            model,
+            optimizer,
+            loader=loader,
+            envelope=preset_envelope(),
+            manager=spec.manager,
+            run_dir=spec.run_dir,
+            total_steps=spec.steps,
+            evaluate_every_steps=EVALUATE_EVERY_STEPS,
+        )
+    course = Course()
+    begin = time.perf_counter()
+    stopped = _train(spec, model, optimizer, loader, data.validation, supervisor, course)
+    seconds = time.perf_counter() - begin
+    interventions: tuple[Intervention, ...] = ()
+    if supervisor is not None:
+        interventions = supervisor.state.interventions
+        supervisor.close("the demonstration ended")
+    best_step, best = course.best()
+    return {
+        "event": "result",
+        "arm": spec.arm,
+        "final": course.curve[-1][1],
+        "best": best,
+        "best_step": best_step,
+        "seconds": seconds,
+        "interventions": len(interventions),
+        "run_dir": spec.run_dir,
+        "curve": course.curve,
+        "marks": [[done.step, describe(done.action), _kind(done)] for done in interventions],
+        "stopped": stopped,
+    }
+
+
+def _train(
+    spec: ArmSpec,
+    model: CharacterGPT,
+    optimizer: torch.optim.Optimizer,
+    loader: Any,
+    validation: torch.Tensor,
+    supervisor: Supervisor | None,
+    course: Course,
+) -> str | None:
+    """Run the loop; this is the loop a user writes. Return why it ended early, or None."""
+    step = 0
+    while step < spec.steps:
+        for inputs, targets in loader:
+            loss = loss_of(model, inputs, targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            if supervisor is not None:
+                supervisor.step(loss=loss)
+            is_last = step == spec.steps
+            due = supervisor.evaluation_due if supervisor is not None else step % EVALUATE_EVERY_STEPS == 0
+            if due or is_last:
+                course.curve.append((step, validation_loss(model, validation)))
+                if supervisor is not None and due:
+                    supervisor.evaluated({"val/loss": course.curve[-1][1]})
+            if due or step % _PROGRESS_EVERY_STEPS == 0:
+                emit(_progress(spec, step, float(loss.detach()), course, supervisor))
+            if supervisor is not None and supervisor.should_stop:
+                course.curve.append((step, validation_loss(model, validation)))
+                return supervisor.state.stop_reason
+            if is_last:
+                break
+    return None
+
+
+def _progress(spec: ArmSpec, step: int, loss: float, course: Course, supervisor: Supervisor | None) -> dict[str, Any]:
+    done = supervisor.state.interventions[-1] if supervisor is not None and supervisor.state.interventions else None
+    return {
+        "event": "progress",
+        "arm": spec.arm,
+        "step": step,
+        "steps": spec.steps,
+        "loss": loss,
+        "val_loss": course.curve[-1][1] if course.curve else None,
+        "recipe": {} if supervisor is None else dict(supervisor.recipe.values),
+        "decision": None if done is None else f"step {done.step}: {describe(done.action)}",
+    }
+
+
+def _kind(done: Intervention) -> str:
+    if done.source == "reflex":
+        return "reflex"
+    return "rollback" if done.action.kind.startswith("rollback") else done.action.kind
+
+
+def emit(message: dict[str, Any]) -> None:
+    """Write one line for the process that started the arm."""
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Run the arm that the first argument describes."""
+    try:
+        emit(run(ArmSpec(**json.loads(sys.argv[1]))))
+    except TrimtabError as error:
+        emit({"event": "error", "message": str(error)})
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The command line: `main` is what the command `trimtab` runs.
+
+Exit codes: 0 done; 1 a check found damage; 2 an error, told in one line with what to do next; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from trimtab.cli.demo import demo
+from trimtab.cli.runs import runs
+from trimtab.cli.show import show
+from trimtab.cli.terminal import print_error
+from trimtab.cli.verify import verify
+from trimtab.errors import TrimtabError
+
+app = typer.Typer(
+    name="trimtab",
+    help="Supervise a live training run: bounded, verified, recorded, undoable changes to the recipe.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo)
+app.command("show")(show)
+app.command("runs")(runs)
+app.command("verify")(verify)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import trimtab
+
+        print(f"trimtab {trimtab.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, by default with the arguments of the process; ends with `SystemExit`."""
+    try:
+        app(arguments, prog_name="trimtab")
+    except TrimtabError as error:
+        print_error(error)
+        sys.exit(2)

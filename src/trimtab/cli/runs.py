@@ -1,0 +1,98 @@
+"""`trimtab runs`: the runs in a folder at a glance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from trimtab.cli.run_reading import read_account, runs_under
+from trimtab.cli.terminal import clean, make_console, number, print_json
+from trimtab.errors import TrimtabError
+from trimtab.report.account import RunSummary, json_ready
+from trimtab.runtime.run_dir import LEDGER, RUNS, RunDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A run in the list: its summary, or why there is none."""
+
+    name: str
+    path: Path
+    summary: RunSummary | None
+    problem: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        listed: dict[str, Any] = {"name": self.name, "run_dir": str(self.path), "problem": self.problem}
+        if self.summary is None:
+            return {**listed, "status": "unreadable"}
+        summary = self.summary
+        return {
+            **listed,
+            "status": summary.status,
+            "manager": summary.manager,
+            "steps": summary.steps,
+            "total_steps": summary.total_steps,
+            "objective": summary.objective,
+            "best": json_ready(summary.best),
+            "last": json_ready(summary.last),
+            "interventions": summary.interventions,
+            "rejections": summary.rejections,
+        }
+
+
+def runs(
+    directory: Annotated[Path, typer.Argument(help="Folder of runs.")] = RUNS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the runs in a folder."""
+    listed = [_read(directory, path) for path in runs_under(directory)]
+    if as_json:
+        print_json({"runs": [one.as_json() for one in listed]})
+    elif listed:
+        make_console().print(_table(listed))
+    else:
+        make_console().print(Text(f"No runs in {clean(str(directory))}. Start one with: trimtab demo"))
+
+
+def _read(directory: Path, path: Path) -> _Listed:
+    name = str(path.relative_to(directory))
+    try:
+        return _Listed(name, path, read_account(RunDirectory(path)).timeline.summary, None)
+    except TrimtabError as error:
+        problem = "no record yet" if _is_empty(path) else error.what
+        return _Listed(name, path, None, problem)
+
+
+def _is_empty(path: Path) -> bool:
+    return (path / LEDGER).stat().st_size == 0
+
+
+def _table(listed: list[_Listed]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("run", overflow="fold", ratio=3)
+    table.add_column("manager", overflow="fold", ratio=2)
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("best", justify="right", no_wrap=True)
+    table.add_column("last", justify="right", no_wrap=True)
+    table.add_column("changes", justify="right", no_wrap=True)
+    table.add_column("status", overflow="fold", ratio=2)
+    for one in listed:
+        name, summary = Text(clean(one.name, 200)), one.summary
+        if summary is None:
+            table.add_row(name, "-", "-", "-", "-", "-", Text(f"unreadable: {clean(one.problem or '', 200)}", "red"))
+            continue
+        table.add_row(
+            name,
+            Text(clean(summary.manager, 100)),
+            f"{summary.steps}" + (f"/{summary.total_steps}" if summary.total_steps else ""),
+            number(summary.best.value if summary.best else None),
+            number(summary.last.value if summary.last else None),
+            str(summary.interventions),
+            Text(summary.status, "green" if summary.status == "ended" else "cyan"),
+        )
+    return table

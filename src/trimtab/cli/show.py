@@ -1,0 +1,214 @@
+"""`trimtab show`: what was found, proposed, allowed, done and measured in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trimtab.cli.run_reading import Account, find_run, read_account
+from trimtab.cli.terminal import chart, clean, counted, make_console, number, print_json
+from trimtab.report.account import Decision, Ending, Point, RunSummary, Timeline
+from trimtab.report.scale import Curve, Mark, MarkKind
+
+_ENDINGS: Final[dict[Ending, tuple[str, str]]] = {
+    "applied": ("applied", "green"),
+    "no_action": ("no action", "bright_black"),
+    "rejected": ("rejected", "yellow"),
+    "manager_failed": ("no answer", "yellow"),
+    "dropped": ("dropped", "yellow"),
+    "failed": ("failed", "red"),
+    "open": ("open", "cyan"),
+}
+_SEVERITIES: Final = {"critical": "red", "warning": "yellow", "notice": "bright_black"}
+_MOST_LISTED: Final = 10
+
+
+def show(
+    run: Annotated[Path, typer.Argument(help="Run directory, or the name of one under ./runs.")],
+    every: Annotated[bool, typer.Option("--all", help="Show each no_action and problem too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show a run's decisions: symptoms, proposals, verdicts, changes and what came of them."""
+    account = read_account(find_run(run))
+    if as_json:
+        print_json({**account.timeline.as_json(), "torn_bytes": account.torn_bytes})
+    else:
+        print_account(make_console(), account, every=every)
+
+
+def print_account(console: Console, account: Account, *, every: bool) -> None:
+    """Print the account of a run; without ``every``, questions in a row that changed nothing are one line."""
+    timeline = account.timeline
+    _print_summary(console, timeline.summary)
+    _print_chart(console, timeline)
+    for group in _groups(timeline.decisions, every=every):
+        console.print()
+        if len(group) > 1:
+            console.print(_held(group))
+        else:
+            _print_decision(console, group[0])
+    if not timeline.decisions:
+        console.print(Text("\nNo decision yet.", "bright_black"))
+    _print_problems(console, timeline.summary, every=every)
+    if account.torn_bytes:
+        console.print(Text(f"\nThe ledger's last line is unfinished ({counted(account.torn_bytes, 'byte')}): "
+                           "it is being written, or the run was cut off.", "yellow"))  # fmt: skip
+
+
+def _print_summary(console: Console, summary: RunSummary) -> None:
+    ended = f"ended: {clean(summary.ended_because or '', 200)}" if summary.status == "ended" else "not ended"
+    style = "green" if summary.status == "ended" else "cyan"
+    console.print(Text.assemble((clean(summary.run, 200), "bold"), f" · {clean(summary.manager, 100)} · ", (ended, style)))
+    steps = f"{summary.steps} of {summary.total_steps}" if summary.total_steps else str(summary.steps)
+    reflex = f", {summary.reflex_interventions} by the reflex" if summary.reflex_interventions else ""
+    rows = _rows()
+    rows.add_row("steps", f"{steps} · {counted(summary.num_evaluations, 'evaluation')} · "
+                          f"{counted(summary.num_questions, 'question')}")  # fmt: skip
+    rows.add_row("objective", Text(f"{clean(summary.objective, 100)} · {_objectives(summary)}"))
+    rows.add_row("changes", f"{counted(summary.interventions, 'intervention')}{reflex} · "
+                            f"{counted(summary.rejections, 'rejection')}")  # fmt: skip
+    rows.add_row("recipe", _recipe(summary))
+    for note in summary.notes:
+        rows.add_row("note", Text(clean(note), "yellow"))
+    console.print(rows)
+
+
+def _objectives(summary: RunSummary) -> str:
+    points = (("first", summary.first), ("best", summary.best), ("last", summary.last))
+    return " · ".join(f"{name} {_at(point)}" for name, point in points if point) or "not evaluated yet"
+
+
+def _at(point: Point) -> str:
+    return f"{number(point.value)} at step {point.step}"
+
+
+def _recipe(summary: RunSummary) -> Text:
+    text = Text()
+    for name, now in summary.recipe_now.items():
+        start = summary.recipe_start.get(name)
+        text.append(" · " if text else "")
+        text.append(f"{clean(name, 80)} ")
+        text.append(number(now) if start == now else f"{number(start)} → {number(now)}", "" if start == now else "bold")
+    return text or Text("no controls")
+
+
+def _print_chart(console: Console, timeline: Timeline) -> None:
+    if len(timeline.evaluations) < 3:
+        return
+    signal = timeline.summary.objective.partition(" ")[2]
+    curve = Curve(clean(signal, 40), [(point.step, point.value) for point in timeline.evaluations])
+    marks = [_mark(decision) for decision in timeline.decisions if decision.applied_step is not None]
+    console.print()
+    console.print(chart([curve], marks, console.width, 8))
+
+
+def _mark(decision: Decision) -> Mark:
+    kind = decision.proposal.kind if decision.proposal else ""
+    shown: MarkKind = "reflex" if decision.source == "reflex" else "rollback" if kind.startswith("rollback") else "adjust"
+    return Mark(decision.applied_step or 0, kind, shown, decision.intervention)
+
+
+def _groups(decisions: Sequence[Decision], *, every: bool) -> Iterator[list[Decision]]:
+    """Put questions in a row that ended in no action together."""
+    group: list[Decision] = []
+    for decision in decisions:
+        if group and (every or decision.ending != "no_action" or group[-1].ending != "no_action"):
+            yield group
+            group = []
+        group.append(decision)
+    if group:
+        yield group
+
+
+def _held(group: Sequence[Decision]) -> Text:
+    steps = f"steps {group[0].step} to {group[-1].step}"
+    said = clean(group[-1].detail, 300)
+    return Text.assemble(
+        (f"#{group[0].number}-{group[-1].number}  {steps} · {len(group)} questions · no action", "bright_black"),
+        (f" · last: {said}" if said else "", "bright_black"),
+    )
+
+
+def _print_decision(console: Console, decision: Decision) -> None:
+    words, style = _ENDINGS[decision.ending]
+    if decision.ending == "applied":
+        words = f"applied at step {decision.applied_step} as intervention {decision.intervention}"
+    title = f" step {decision.step} · {decision.source} · "
+    console.print(Text.assemble((f"#{decision.number} ", "bold"), title, (words, style)))
+    rows = _rows()
+    for label, text in _told(decision):
+        rows.add_row(label, text)
+    if rows.row_count:
+        console.print(rows)
+
+
+def _told(decision: Decision) -> Iterator[tuple[str, Text]]:
+    for symptom in decision.symptoms:
+        evidence = ", ".join(f"{clean(item.name, 60)} {number(item.value)}" for item in symptom.evidence)
+        name = (f"{symptom.name} in {clean(symptom.signal, 80)}", _SEVERITIES[symptom.severity])
+        yield "found", Text.assemble(name, f": {evidence}" if evidence else "")
+    proposal = decision.proposal
+    if proposal is not None:
+        yield "proposed", Text(clean(proposal.action, 300), "bold" if proposal.kind != "no_action" else "")
+        if proposal.reason:
+            yield "reason", Text(clean(proposal.reason))
+        if proposal.expectation is not None:
+            within = counted(proposal.expectation.within_evaluations, "evaluation")
+            yield "expected", Text(f"a gain of at least {number(proposal.expectation.gain)} within {within}")
+    for judged in decision.verdicts:
+        if not judged.accepted:
+            against = "; ".join(f"{clean(reason.constraint, 60)}: {clean(reason.detail, 300)}" for reason in judged.reasons)
+            yield "rejected", Text(f"{clean(judged.action, 200)}: {against}", "yellow")
+    if decision.changes:
+        changed = (f"{clean(c.control, 80)} {number(c.before)} → {number(c.after)}" for c in decision.changes)
+        yield "changed", Text(" · ".join(changed), "green")
+    for result in decision.read_back:
+        if not result.holds:
+            found = f"expected {number(result.expected)} in effect, found {number(result.observed)}"
+            yield "read back", Text(f"{clean(result.control, 80)}: {found}", "red")
+    if decision.read_back and all(result.holds for result in decision.read_back):
+        yield "read back", Text("in effect at the next step")
+    if decision.outcome is not None:
+        yield "outcome", _outcome(decision)
+    if decision.detail and decision.ending not in ("rejected", "no_action"):
+        yield "because", Text(clean(decision.detail), "yellow")
+
+
+def _outcome(decision: Decision) -> Text:
+    outcome = decision.outcome
+    assert outcome is not None
+    after = counted(outcome.num_evaluations, "evaluation")
+    text = Text("not measured")
+    if outcome.objective_after is not None:
+        text = Text(f"{number(outcome.objective_before)} → {number(outcome.objective_after)} after {after}")
+    if outcome.gain is not None:
+        text.append(f" · gain {outcome.gain:+.4g}", "green" if outcome.gain > 0 else "red" if outcome.gain < 0 else "")
+    if outcome.met is not None:
+        text.append(" · as expected" if outcome.met else " · not as expected", "green" if outcome.met else "red")
+    elif not outcome.is_complete:
+        text.append(" · still measuring", "cyan")
+    return text
+
+
+def _print_problems(console: Console, summary: RunSummary, *, every: bool) -> None:
+    if not summary.problems:
+        return
+    listed = summary.problems if every else summary.problems[-_MOST_LISTED:]
+    console.print(Text(f"\n{counted(len(summary.problems), 'problem')}", "bold red"))
+    for problem in listed:
+        console.print(Text(f"  step {problem.step}: {clean(problem.problem, 200)}: {clean(problem.detail, 500)}"))
+    if len(listed) < len(summary.problems):
+        console.print(Text(f"  the last {len(listed)} of them; the others with --all", "bright_black"))
+
+
+def _rows() -> Table:
+    rows = Table.grid(padding=(0, 2), pad_edge=True)
+    rows.add_column(style="bright_black", no_wrap=True, min_width=9)
+    rows.add_column(overflow="fold")
+    return rows

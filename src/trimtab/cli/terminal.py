@@ -1,0 +1,96 @@
+"""What all commands share at the terminal: text made harmless, numbers, consoles, JSON, errors.
+
+Rules:
+1. Text from a run, a manager or a file goes through `clean` before it is printed, and never through
+   rich's markup: consoles are made here, with markup off.
+2. With ``--json`` standard output holds one JSON object and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any, Final, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from trimtab.errors import TrimtabError
+from trimtab.report.scale import Curve, Mark
+from trimtab.report.terminal_chart import chart_rows
+
+NARROWEST: Final = 60
+WIDEST: Final = 120
+CURVE_STYLES: Final = ("dark_orange", "dodger_blue1", "green", "magenta")
+MARK_STYLES: Final = {"adjust": "bright_black", "rollback": "magenta", "reflex": "red"}
+
+
+def make_console(file: TextIO | None = None) -> Console:
+    """Return a console for standard output, or for ``file``, on which text means only itself."""
+    console = Console(file=file, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    if not NARROWEST <= console.width <= WIDEST:
+        console = Console(
+            file=file,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            width=min(WIDEST, max(NARROWEST, console.width)),
+        )
+    return console
+
+
+def clean(text: str, most: int = 2000) -> str:
+    """Return text that can only be read: control and direction characters as escapes, on one line."""
+    shown = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text[: 2 * most])
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def number(value: float | None) -> str:
+    """Return a number in five digits; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if math.isfinite(value) else "NaN" if math.isnan(value) else f"{value:+}".replace("+inf", "inf")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return ``1 step``, ``2 steps``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def chart(curves: list[Curve], marks: list[Mark], width: int, height: int) -> Text:
+    """Return a chart of curves, coloured."""
+    drawn = Text(no_wrap=True, overflow="crop")
+    for row in chart_rows(curves, marks, width, height):
+        for span in row:
+            drawn.append(span.text, _style(span.role))
+        drawn.append("\n")
+    drawn.right_crop(1)
+    return drawn
+
+
+def _style(role: str) -> str:
+    kind, _, place = role.partition(" ")
+    if kind == "curve":
+        return CURVE_STYLES[int(place) % len(CURVE_STYLES)]
+    return MARK_STYLES.get(kind, "bright_black")
+
+
+def print_json(tree: dict[str, Any]) -> None:
+    """Print one JSON object; ASCII, so that no character of it can act on a terminal."""
+    print(json.dumps(tree, indent=2, allow_nan=False))
+
+
+def print_error(error: TrimtabError) -> None:
+    """Print an error and what to do next on standard error."""
+    console = make_console(sys.stderr)
+    parts = [clean(error.what)]
+    if error.received is not None:
+        received = error.received if isinstance(error.received, str) else repr(error.received)
+        parts.append(f"received {clean(received)}")
+    if error.allowed is not None:
+        parts.append(f"allowed: {clean(error.allowed)}")
+    console.print(Text.assemble(("error: ", "bold red"), ("; ".join(parts), "red")), soft_wrap=True)
+    if error.next_step is not None:
+        console.print(Text.assemble(("next:  ", "bold"), clean(error.next_step)), soft_wrap=True)

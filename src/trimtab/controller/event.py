@@ -1,0 +1,143 @@
+"""Events: what the runtime tells the controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimtab.actuation.binding import ReadBack
+from trimtab.controls.recipe import Recipe
+from trimtab.decision.proposal import Proposal
+from trimtab.diagnosis.base import Symptom
+from trimtab.ledger.record import RunStarted
+from trimtab.telemetry.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegan:
+    """trimtab was attached to a run."""
+
+    record: RunStarted
+
+
+@dataclass(frozen=True, slots=True)
+class StepTaken:
+    """A step was made while a question is open or answered."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointWritten:
+    """A state was saved completely."""
+
+    step: int
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class SymptomRaised:
+    """A step detector found something after ``step``."""
+
+    step: int
+    symptom: Symptom
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationReported:
+    """The user reported an evaluation; ``checkpoint`` is that of the evaluated state."""
+
+    step: int
+    objective: float
+    metrics: tuple[tuple[str, float], ...]
+    checkpoint: str | None
+    snapshot: Snapshot
+    symptoms: tuple[Symptom, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReceived:
+    """A manager answered with a well-formed proposal."""
+
+    step: int
+    question: int
+    proposal: Proposal
+    latency_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFailed:
+    """A manager's answer is late, lost or not a proposal."""
+
+    step: int
+    question: int
+    problem: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnactmentDone:
+    """The effect `Enact` was carried out; ``recipe`` was read from the live objects."""
+
+    step: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class EnactmentFailed:
+    """The effect `Enact` failed, at least in part.
+
+    Args:
+        step: Step after which it was tried.
+        recipe: What is in force, read from the live objects.
+        problem: What went wrong.
+        restored: The checkpoint whose state was restored all the same, or None.
+        unusable: The checkpoint that turned out damaged, or None.
+    """
+
+    step: int
+    recipe: Recipe
+    problem: str
+    restored: str | None = None
+    unusable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBackTaken:
+    """The first optimizer step after an intervention was observed."""
+
+    step: int
+    intervention: int
+    results: tuple[ReadBack, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemFound:
+    """Something went wrong beside the training."""
+
+    step: int
+    problem: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunClosed:
+    """The run ends."""
+
+    step: int
+    reason: str
+
+
+Event = (
+    RunBegan
+    | StepTaken
+    | CheckpointWritten
+    | SymptomRaised
+    | EvaluationReported
+    | AnswerReceived
+    | AnswerFailed
+    | EnactmentDone
+    | EnactmentFailed
+    | ReadBackTaken
+    | ProblemFound
+    | RunClosed
+)

@@ -1,0 +1,42 @@
+"""Measuring an intervention: what was expected of it against what the next evaluations show."""
+
+from __future__ import annotations
+
+import math
+
+from trimtab.controller.state import State
+from trimtab.ledger.record import InterventionMeasured
+
+
+def measure(state: State, step: int, objective: float) -> InterventionMeasured | None:
+    """Return what the newest evaluation says about the intervention still being measured.
+
+    A non-finite objective counts as an evaluation without a gain.
+    """
+    earlier, envelope = state.under_measurement(), state.envelope
+    if earlier is None or step <= earlier.step:
+        return None  # no step has used the new values yet
+    best = objective
+    after = earlier.objective_after
+    if after is not None and math.isfinite(after) and not envelope.objective.better(objective, after):
+        best = after
+    before = earlier.objective_before
+    gain: float | None = None
+    if before is not None and math.isfinite(before):
+        gain = envelope.objective.gain(before, best) if math.isfinite(best) else -math.inf
+    seen = earlier.evaluations_measured + 1
+    limit = envelope.deliberation.measure_over_evaluations
+    expectation = earlier.expectation
+    if expectation is not None:
+        limit = min(limit, expectation.within_evaluations)
+    met = gain >= expectation.gain if expectation is not None and gain is not None else None
+    is_complete = seen >= limit or met is True
+    return InterventionMeasured(
+        step=step,
+        intervention=earlier.number,
+        objective_after=best,
+        gain=gain,
+        evaluations_measured=seen,
+        is_complete=is_complete,
+        met=met if is_complete else None,
+    )

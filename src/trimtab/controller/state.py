@@ -1,0 +1,129 @@
+"""The controller's state: what a fold over the ledger knows about a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from trimtab.controls.envelope import Envelope
+from trimtab.controls.recipe import Recipe
+from trimtab.controls.standing import Checkpoint, Standing
+from trimtab.decision.briefing import Intervention
+from trimtab.decision.proposal import Proposal
+from trimtab.diagnosis.base import Symptom
+from trimtab.ledger.record import ActionIntended
+
+
+class Phase(StrEnum):
+    """Where the deliberation stands."""
+
+    WATCHING = "watching"
+    ASKED = "asked"
+    ANSWERED = "answered"
+    ENACTING = "enacting"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An open question to a manager.
+
+    Args:
+        number: From 1.
+        asked_step: Step after which it was asked.
+        version: Count of applied actions then.
+        symptoms: Names of the symptoms then.
+    """
+
+    number: int
+    asked_step: int
+    version: int
+    symptoms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything the controller knows.
+
+    Args:
+        phase: Where the deliberation stands.
+        envelope: What the user allows.
+        manager: Name of the manager.
+        total_steps: Planned length of the run; None if not known.
+        can_skip: Whether the loader can skip batches.
+        initial: The recipe the run started with.
+        recipe: The recipe in force.
+        step: Step of the newest record.
+        checkpoints: Those that can be rolled back to, oldest first.
+        changed_at: Pairs of control and step of its last change.
+        interventions_used: Applied actions of the manager.
+        rollbacks_used: Of these, rollbacks.
+        reflex_rollbacks_used: Rollbacks of the reflex.
+        version: Count of all applied actions.
+        num_interventions: Count of all intended actions; the last one's number.
+        num_questions: Questions asked.
+        question: The open question.
+        proposal: The answer to it that waits for its step.
+        pending: The action being carried out.
+        interventions: Those so far with what was measured after them, oldest first.
+        symptoms: Those found at the last evaluation.
+        num_evaluations: Evaluations reported.
+        objective: The newest value of the objective; None before the first evaluation.
+        fault_attempts: Rollbacks of the reflex for the present fault.
+        last_reflex_step: Step of the reflex's last rollback; None if it never acted.
+        last_reflex_span: Steps which that rollback undid.
+        is_exhausted: Whether the reflex has given up and asked to stop.
+        symptom_steps: Pairs of symptom and the step it was last recorded at.
+        stop_reason: Why the training loop was asked to end; None if it was not.
+    """
+
+    phase: Phase
+    envelope: Envelope
+    manager: str
+    total_steps: int | None
+    can_skip: bool
+    initial: Recipe
+    recipe: Recipe
+    step: int = 0
+    checkpoints: tuple[Checkpoint, ...] = ()
+    changed_at: tuple[tuple[str, int], ...] = ()
+    interventions_used: int = 0
+    rollbacks_used: int = 0
+    reflex_rollbacks_used: int = 0
+    version: int = 0
+    num_interventions: int = 0
+    num_questions: int = 0
+    question: Question | None = None
+    proposal: Proposal | None = None
+    pending: ActionIntended | None = None
+    interventions: tuple[Intervention, ...] = ()
+    symptoms: tuple[Symptom, ...] = ()
+    num_evaluations: int = 0
+    objective: float | None = None
+    fault_attempts: int = 0
+    last_reflex_step: int | None = None
+    last_reflex_span: int = 0
+    is_exhausted: bool = False
+    symptom_steps: tuple[tuple[str, int], ...] = ()
+    stop_reason: str | None = None
+
+    def standing(self, step: int) -> Standing:
+        """Return where the run stands within its envelope after ``step``."""
+        return Standing(
+            step=step,
+            recipe=self.recipe,
+            initial=self.initial,
+            changed_at=self.changed_at,
+            interventions_used=self.interventions_used,
+            rollbacks_used=self.rollbacks_used,
+            reflex_rollbacks_used=self.reflex_rollbacks_used,
+            version=self.version,
+            checkpoints=self.checkpoints,
+            can_skip=self.can_skip,
+        )
+
+    def under_measurement(self) -> Intervention | None:
+        """Return the intervention that is still being measured, or None."""
+        if self.interventions and not self.interventions[-1].is_complete:
+            return self.interventions[-1]
+        return None

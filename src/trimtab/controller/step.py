@@ -1,0 +1,247 @@
+"""The controller: a pure function from a state and an event to a state and effects.
+
+Rules:
+1. No I/O, clock, randomness or framework: all of it comes in with events.
+2. The state changes only by folding the records that are appended on the way.
+3. Everything is verified against the state at the time of application.
+4. Empty, missing, late or unknown always means no_action.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trimtab.controller.draft import Draft
+from trimtab.controller.effect import Append, Ask, DeleteCheckpoint, Effect
+from trimtab.controller.event import (
+    AnswerFailed,
+    AnswerReceived,
+    CheckpointWritten,
+    EnactmentDone,
+    EnactmentFailed,
+    EvaluationReported,
+    Event,
+    ProblemFound,
+    ReadBackTaken,
+    RunBegan,
+    RunClosed,
+    StepTaken,
+    SymptomRaised,
+)
+from trimtab.controller.measuring import measure
+from trimtab.controller.reflex import plan
+from trimtab.controller.state import Phase, State
+from trimtab.controller.transitions import begin
+from trimtab.controls.standing import Checkpoint
+from trimtab.decision.action import SkipBatches
+from trimtab.decision.briefing import MAX_INTERVENTIONS, Briefing, Timing
+from trimtab.decision.surface import build_surface
+from trimtab.diagnosis.base import Symptom
+from trimtab.errors import IllegalTransition
+from trimtab.ledger.record import (
+    ActionApplied,
+    ActionFailed,
+    AnswerDropped,
+    CheckpointDeleted,
+    CheckpointSaved,
+    EvaluationRecorded,
+    ManagerAsked,
+    ManagerFailed,
+    ProblemNoticed,
+    ProposalReceived,
+    ReadBackRecorded,
+    RunEnded,
+    SymptomObserved,
+)
+from trimtab.verification.verifier import missing_expectation
+
+KEPT_CHECKPOINTS: Final = 3
+_QUIET_STEPS: Final = 50
+
+
+def step(state: State | None, event: Event) -> tuple[State, tuple[Effect, ...]]:
+    """Return the state after ``event`` and the effects to carry out, in order.
+
+    Raises:
+        IllegalTransition: A defect in trimtab; the runtime holds the recipe and records it.
+    """
+    if isinstance(event, RunBegan):
+        if state is not None:
+            raise IllegalTransition("a run starts once", received="RunBegan")
+        return begin(event.record), (Append(event.record),)
+    if state is None:
+        raise IllegalTransition("a run begins with RunBegan", received=type(event).__name__)
+    draft = Draft(state)
+    _respond(draft, event)
+    return draft.state, tuple(draft.effects)
+
+
+def _respond(draft: Draft, event: Event) -> None:
+    match event:
+        case StepTaken():
+            _on_step(draft, event.step)
+        case SymptomRaised():
+            _observe(draft, event.symptom)
+            _reflex(draft, event.step, event.symptom)
+        case EvaluationReported():
+            _on_evaluation(draft, event)
+        case AnswerReceived() | AnswerFailed():
+            _on_answer(draft, event)
+        case CheckpointWritten():
+            draft.append(CheckpointSaved(event.step, event.checkpoint))
+            _retain(draft, event.step)
+        case EnactmentDone() | EnactmentFailed():
+            _on_enactment(draft, event)
+        case ReadBackTaken():
+            draft.append(ReadBackRecorded(event.step, event.intervention, event.results))
+            for result in event.results:
+                if not result.holds:
+                    detail = f"{result.control}: expected {result.expected!r} in effect, found {result.observed!r}"
+                    draft.append(ProblemNoticed(event.step, "a change did not stick", detail))
+        case ProblemFound():
+            draft.append(ProblemNoticed(event.step, event.problem, event.detail))
+        case RunClosed():
+            if draft.state.phase is not Phase.ENDED:
+                draft.append(RunEnded(event.step, event.reason))
+        case RunBegan():
+            raise IllegalTransition("a run starts once", received="RunBegan")
+
+
+def _on_step(draft: Draft, at: int) -> None:
+    question, state = draft.state.question, draft.state
+    if question is None:
+        return
+    age = at - question.asked_step
+    if state.phase is Phase.ASKED and age > state.envelope.deliberation.stale_after_steps:
+        draft.append(ManagerFailed(at, question.number, "late", f"no answer within {age - 1} steps"))
+    elif state.phase is Phase.ANSWERED and age >= state.envelope.deliberation.lead_steps:
+        _adjudicate(draft, at)
+
+
+def _adjudicate(draft: Draft, at: int) -> None:
+    question, proposal = draft.state.question, draft.state.proposal
+    assert question is not None
+    assert proposal is not None
+    verified = draft.judge(at, proposal.action, "manager", missing_expectation(proposal))
+    if verified is not None:
+        draft.intend(at, verified, question.symptoms, proposal.reason, proposal.expectation)
+
+
+def _on_answer(draft: Draft, event: AnswerReceived | AnswerFailed) -> None:
+    question = draft.state.question
+    if question is None or question.number != event.question or draft.state.phase is not Phase.ASKED:
+        draft.append(AnswerDropped(event.step, event.question, "the question is no longer open"))
+    elif isinstance(event, AnswerReceived):
+        draft.append(ProposalReceived(event.step, event.question, event.proposal, event.latency_seconds))
+    else:
+        draft.append(ManagerFailed(event.step, event.question, event.problem, event.detail))
+
+
+def _on_evaluation(draft: Draft, event: EvaluationReported) -> None:
+    draft.append(EvaluationRecorded(event.step, event.objective, event.metrics, event.checkpoint))
+    measured = measure(draft.state, event.step, event.objective)
+    if measured is not None:
+        draft.append(measured)
+    for symptom in event.symptoms:
+        _observe(draft, symptom)
+    _retain(draft, event.step)
+    is_turn = draft.state.num_evaluations % draft.state.envelope.deliberation.every_evaluations == 0
+    if draft.state.phase is Phase.WATCHING and is_turn and not _is_pointless(draft.state, event):
+        _ask(draft, event)
+
+
+def _is_pointless(state: State, event: EvaluationReported) -> bool:
+    """Return whether an answer could not be applied any more, or the reflex is about to act."""
+    applies_at = event.step + state.envelope.deliberation.lead_steps
+    is_over = state.stop_reason is not None or (state.total_steps is not None and applies_at > state.total_steps)
+    is_critical = any(symptom.severity == "critical" for symptom in event.symptoms)
+    return is_over or (is_critical and state.envelope.reflex.armed)
+
+
+def _ask(draft: Draft, event: EvaluationReported) -> None:
+    state, deliberation = draft.state, draft.state.envelope.deliberation
+    # What will be executable when the answer is applied, not now: a dwell may end in between.
+    standing = state.standing(event.step + deliberation.lead_steps)
+    surface = build_surface(state.envelope, standing)
+    if surface.is_empty:
+        return
+    briefing = Briefing(
+        question=state.num_questions + 1,
+        version=state.version,
+        objective=state.envelope.objective,
+        timing=Timing(
+            asked_step=event.step,
+            applies_at_step=event.step + deliberation.lead_steps,
+            stale_after_step=event.step + deliberation.stale_after_steps,
+            total_steps=state.total_steps,
+        ),
+        recipe=state.recipe,
+        initial=state.initial,
+        snapshot=event.snapshot,
+        symptoms=event.symptoms,
+        best=standing.best_checkpoint(state.envelope),
+        interventions=state.interventions[-MAX_INTERVENTIONS:],
+        surface=surface,
+    )
+    draft.append(ManagerAsked(event.step, briefing.question, briefing))
+    draft.effects.append(Ask(briefing))
+
+
+def _observe(draft: Draft, symptom: Symptom) -> None:
+    last = dict(draft.state.symptom_steps).get(symptom.name)
+    if last is None or symptom.step - last >= _QUIET_STEPS or symptom.severity == "warning":
+        draft.append(SymptomObserved(symptom.step, symptom))
+
+
+def _reflex(draft: Draft, at: int, symptom: Symptom) -> None:
+    if draft.state.phase is Phase.ENACTING or draft.state.is_exhausted:
+        return
+    planned = plan(draft.state, at, symptom)
+    if planned is None:
+        return
+    if draft.state.question is not None:
+        draft.append(ManagerFailed(at, draft.state.question.number, "superseded", f"the reflex answers {symptom.name}"))
+    for action in planned.actions:
+        verified = draft.judge(at, action, "reflex")
+        if verified is not None:
+            draft.intend(
+                at, verified, (symptom.name,), planned.reason, then_skip_batches=planned.then_skip_batches
+            )
+            return
+
+
+def _on_enactment(draft: Draft, event: EnactmentDone | EnactmentFailed) -> None:
+    intended = draft.state.pending
+    if intended is None:
+        raise IllegalTransition("an enactment was reported that was not ordered", received=type(event).__name__)
+    if isinstance(event, EnactmentFailed):
+        draft.append(ActionFailed(event.step, intended.intervention, event.recipe, event.problem, event.restored))
+        if event.unusable is not None:
+            _give_up(draft, event.step, tuple(c for c in draft.state.checkpoints if c.id == event.unusable), keep_best=False)
+        _abandon(draft, event.step)
+        return
+    draft.append(ActionApplied(event.step, intended.intervention, event.recipe))
+    _abandon(draft, event.step)
+    if intended.then_skip_batches:
+        verified = draft.judge(event.step, SkipBatches(intended.then_skip_batches), "reflex")
+        if verified is not None:
+            draft.intend(event.step, verified, intended.symptoms, "pass over the batches that led to the fault")
+
+
+def _retain(draft: Draft, at: int) -> None:
+    """Give up checkpoints beyond the newest few, but none that an open question offers."""
+    if draft.state.question is None:
+        _give_up(draft, at, draft.state.checkpoints[:-KEPT_CHECKPOINTS])
+
+
+def _abandon(draft: Draft, at: int) -> None:
+    """Give up checkpoints of a course that a rollback has left."""
+    _give_up(draft, at, tuple(checkpoint for checkpoint in draft.state.checkpoints if checkpoint.is_left))
+
+
+def _give_up(draft: Draft, at: int, checkpoints: tuple[Checkpoint, ...], *, keep_best: bool = True) -> None:
+    best = draft.state.standing(at).best_checkpoint(draft.state.envelope) if keep_best else None
+    for checkpoint in checkpoints:
+        if checkpoint is not best:
+            draft.append(CheckpointDeleted(at, checkpoint.id))
+            draft.effects.append(DeleteCheckpoint(checkpoint.id))

@@ -1,0 +1,284 @@
+"""Which record may follow in which phase, and what it does to the state.
+
+Rules:
+1. All transitions stand in one table. A record that is not in the present phase's row is a defect
+   or a forged ledger, and raises `IllegalTransition`.
+2. `fold` is the only place where a state changes; live and replay both go through it.
+3. Records that only add knowledge (evaluations, symptoms, checkpoints, measurements, problems) are
+   allowed in every phase before the end, and leave the phase as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from trimtab.controller.state import Phase, Question, State
+from trimtab.controls.recipe import Recipe
+from trimtab.controls.standing import Checkpoint
+from trimtab.decision.action import Stop, checkpoint_of
+from trimtab.decision.briefing import Intervention
+from trimtab.errors import IllegalTransition
+from trimtab.ledger.record import (
+    ActionApplied,
+    ActionFailed,
+    ActionIntended,
+    CheckpointDeleted,
+    CheckpointSaved,
+    EvaluationRecorded,
+    InterventionMeasured,
+    ManagerAsked,
+    ProposalReceived,
+    ReadBackRecorded,
+    Record,
+    RunStarted,
+    SymptomObserved,
+)
+
+_KNOWLEDGE: Final = (
+    "checkpoint_saved",
+    "checkpoint_deleted",
+    "evaluation_recorded",
+    "symptom_observed",
+    "answer_dropped",
+    "read_back_recorded",
+    "intervention_measured",
+    "problem_noticed",
+)
+
+TRANSITIONS: Final[Mapping[Phase, Mapping[str, Phase]]] = {
+    Phase.WATCHING: {
+        "manager_asked": Phase.ASKED,
+        "verdict_given": Phase.WATCHING,
+        "action_intended": Phase.ENACTING,
+        "run_ended": Phase.ENDED,
+    },
+    Phase.ASKED: {
+        "proposal_received": Phase.ANSWERED,
+        "manager_failed": Phase.WATCHING,
+        "run_ended": Phase.ENDED,
+    },
+    Phase.ANSWERED: {
+        "manager_failed": Phase.WATCHING,
+        "verdict_given": Phase.WATCHING,
+        "run_ended": Phase.ENDED,
+    },
+    Phase.ENACTING: {
+        "action_applied": Phase.WATCHING,
+        "action_failed": Phase.WATCHING,
+        "run_ended": Phase.ENDED,
+    },
+    Phase.ENDED: {},
+}
+
+
+def next_phase(phase: Phase, kind: str) -> Phase:
+    """Return the phase after a record of that kind.
+
+    Raises:
+        IllegalTransition: The record cannot follow; report the ledger.
+    """
+    if kind in _KNOWLEDGE and phase is not Phase.ENDED:
+        return phase
+    try:
+        return TRANSITIONS[phase][kind]
+    except KeyError:
+        allowed = ", ".join([*TRANSITIONS[phase], *(_KNOWLEDGE if phase is not Phase.ENDED else ())]) or "nothing"
+        raise IllegalTransition(
+            f"a record cannot follow in phase {phase.value}", received=kind, allowed=allowed, next_step="report this ledger"
+        ) from None
+
+
+def begin(record: RunStarted) -> State:
+    """Return the state after the first record."""
+    return State(
+        phase=Phase.WATCHING,
+        envelope=record.envelope,
+        manager=record.manager,
+        total_steps=record.total_steps,
+        can_skip=record.can_skip,
+        initial=record.recipe,
+        recipe=record.recipe,
+    )
+
+
+def fold(state: State | None, record: Record) -> State:
+    """Return the state after ``record``.
+
+    Raises:
+        IllegalTransition: The record cannot follow; report the ledger.
+    """
+    if isinstance(record, RunStarted):
+        if state is not None:
+            raise IllegalTransition("a run starts once", received=record.kind)
+        return begin(record)
+    if state is None:
+        raise IllegalTransition("a ledger begins with run_started", received=record.kind)
+    phase = next_phase(state.phase, record.kind)
+    return replace(_learn(state, record), phase=phase, step=max(state.step, record.step))
+
+
+def _learn(state: State, record: Record) -> State:
+    match record:
+        case CheckpointSaved():
+            saved = Checkpoint(record.checkpoint, record.step, None, state.recipe)
+            # A name written again holds the newer state.
+            others = tuple(checkpoint for checkpoint in state.checkpoints if checkpoint.id != saved.id)
+            return replace(state, checkpoints=(*others, saved))
+        case CheckpointDeleted():
+            kept = tuple(checkpoint for checkpoint in state.checkpoints if checkpoint.id != record.checkpoint)
+            return replace(state, checkpoints=kept)
+        case EvaluationRecorded():
+            return _evaluated(state, record)
+        case SymptomObserved():
+            steps = dict(state.symptom_steps) | {record.symptom.name: record.step}
+            return replace(state, symptom_steps=tuple(steps.items()))
+        case ManagerAsked():
+            briefing = record.briefing
+            symptoms = tuple(symptom.name for symptom in briefing.symptoms)
+            question = Question(record.question, record.step, briefing.version, symptoms)
+            return replace(state, question=question, proposal=None, num_questions=record.question)
+        case ProposalReceived():
+            return replace(state, proposal=record.proposal)
+        case ActionIntended():
+            return replace(state, pending=record, num_interventions=record.intervention)
+        case ActionApplied():
+            return _applied(state, record)
+        case ActionFailed():
+            return _failed(state, record)
+        case InterventionMeasured():
+            return _measured(state, record)
+        case ReadBackRecorded():
+            return _read_back(state, record)
+        case _:
+            # manager_failed and verdict_given close the question, whatever was answered.
+            closes = record.kind in ("manager_failed", "verdict_given", "run_ended")
+            return replace(state, question=None, proposal=None) if closes else state
+
+
+def _evaluated(state: State, record: EvaluationRecorded) -> State:
+    checkpoints = tuple(
+        replace(checkpoint, objective=record.objective) if checkpoint.id == record.checkpoint else checkpoint
+        for checkpoint in state.checkpoints
+    )
+    return replace(
+        state, checkpoints=checkpoints, objective=record.objective, num_evaluations=state.num_evaluations + 1
+    )
+
+
+def _applied(state: State, record: ActionApplied) -> State:
+    intended = _pending(state, record.intervention)
+    target = state.standing(record.step).checkpoint(checkpoint_of(intended.action) or "")
+    done = _carried_out(state, intended, record.step, record.recipe, target)
+    return replace(
+        done,
+        interventions=(*done.interventions, _intervention(state, intended, record.step, target)),
+        stop_reason=_stop_reason(intended) or state.stop_reason,
+        is_exhausted=state.is_exhausted or (isinstance(intended.action, Stop) and intended.source == "reflex"),
+    )
+
+
+def _failed(state: State, record: ActionFailed) -> State:
+    intended = _pending(state, record.intervention)
+    target = state.standing(record.step).checkpoint(record.restored or "")
+    done = _carried_out(state, intended, record.step, record.recipe, target)
+    failed = replace(_intervention(state, intended, record.step, target), is_complete=True, met=False)
+    return replace(done, interventions=(*done.interventions, failed))
+
+
+def _pending(state: State, intervention: int) -> ActionIntended:
+    if state.pending is None or state.pending.intervention != intervention:
+        raise IllegalTransition("an action was carried out that was not intended", received=intervention)
+    return state.pending
+
+
+def _carried_out(
+    state: State, intended: ActionIntended, step: int, recipe: Recipe, target: Checkpoint | None
+) -> State:
+    """Return the state after an action, whole or failed: budgets are spent either way, or failures would be free."""
+    changed = dict(state.changed_at) | {name: step for name, _ in recipe.difference(state.recipe)}
+    by_reflex = intended.source == "reflex"
+    rolls_back = checkpoint_of(intended.action) is not None
+    is_repair = by_reflex and rolls_back
+    checkpoints = tuple(replace(c, is_left=c.is_left or c.step > target.step) if target else c for c in state.checkpoints)
+    return replace(
+        state,
+        pending=None,
+        recipe=recipe,
+        changed_at=tuple(changed.items()),
+        version=state.version + 1,
+        interventions_used=state.interventions_used + (not by_reflex),
+        rollbacks_used=state.rollbacks_used + (rolls_back and not by_reflex),
+        reflex_rollbacks_used=state.reflex_rollbacks_used + is_repair,
+        # Measuring an older intervention ends here: what follows is due to both. If the reflex had to
+        # step in while it was measured, it did not do what was expected of it.
+        interventions=tuple(_closed(earlier, failed=is_repair) for earlier in state.interventions),
+        checkpoints=checkpoints,
+        objective=target.objective if target else state.objective,
+        fault_attempts=fault_attempt(state, step) if is_repair else state.fault_attempts,
+        last_reflex_step=step if is_repair else state.last_reflex_step,
+        last_reflex_span=(step - target.step if target else 0) if is_repair else state.last_reflex_span,
+    )
+
+
+def _closed(intervention: Intervention, *, failed: bool) -> Intervention:
+    if intervention.is_complete:
+        return intervention
+    met = False if failed and intervention.expectation is not None else intervention.met
+    return replace(intervention, is_complete=True, met=met)
+
+
+def fault_attempt(state: State, step: int) -> int:
+    """Return which attempt at one fault a rollback at ``step`` would be, from 1.
+
+    It is the same fault if it comes back while the steps that were undone are made again, or soon after.
+    """
+    last = state.last_reflex_step
+    if last is None or step - last > state.last_reflex_span + state.envelope.reflex.same_fault_within_steps:
+        return 1
+    return state.fault_attempts + 1
+
+
+def _intervention(
+    state: State, intended: ActionIntended, step: int, checkpoint: Checkpoint | None
+) -> Intervention:
+    return Intervention(
+        number=intended.intervention,
+        source="reflex" if intended.source == "reflex" else state.manager,
+        step=step,
+        action=intended.action,
+        symptoms=intended.symptoms,
+        reason=intended.reason,
+        recipe_before=checkpoint.recipe if checkpoint else state.recipe,
+        expectation=intended.expectation,
+        objective_before=checkpoint.objective if checkpoint else state.objective,
+        is_complete=isinstance(intended.action, Stop),
+    )
+
+
+def _stop_reason(intended: ActionIntended) -> str | None:
+    if not isinstance(intended.action, Stop):
+        return None
+    return f"{intended.source}: {', '.join(intended.symptoms) or 'finished'}"
+
+
+def _measured(state: State, record: InterventionMeasured) -> State:
+    if not state.interventions or state.interventions[-1].number != record.intervention:
+        raise IllegalTransition("only the newest intervention is measured", received=f"{record.kind} of {record.intervention}")
+    measured = replace(
+        state.interventions[-1],
+        objective_after=record.objective_after,
+        gain=record.gain,
+        evaluations_measured=record.evaluations_measured,
+        is_complete=record.is_complete,
+        met=record.met,
+    )
+    return replace(state, interventions=(*state.interventions[:-1], measured))
+
+
+def _read_back(state: State, record: ReadBackRecorded) -> State:
+    """A change that did not stick did not do what was expected of it."""
+    if all(result.holds for result in record.results):
+        return state
+    return replace(state, interventions=tuple(_closed(one, failed=True) for one in state.interventions))

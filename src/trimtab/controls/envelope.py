@@ -1,0 +1,188 @@
+"""The envelope: everything the user allows trimtab to do to a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from trimtab.controls.control import Control
+from trimtab.errors import ControlError, UsageError, nearest
+
+Direction = Literal["minimize", "maximize"]
+Mode = Literal["async", "boundary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The evaluated signal that the run is about, and which way is better."""
+
+    signal: str
+    direction: Direction
+
+    @classmethod
+    def parse(cls, text: str) -> Objective:
+        """Read ``"minimize val/loss"`` or ``"maximize val/accuracy"``.
+
+        Raises:
+            UsageError: Write a direction, a space and the signal's name.
+        """
+        words = text.split()
+        if len(words) == 2 and words[0] == "minimize":
+            return cls(words[1], "minimize")
+        if len(words) == 2 and words[0] == "maximize":
+            return cls(words[1], "maximize")
+        raise UsageError(
+            "the objective is malformed",
+            received=text,
+            allowed='"minimize SIGNAL" or "maximize SIGNAL"',
+            next_step='write for example "minimize val/loss"',
+        )
+
+    def __str__(self) -> str:
+        return f"{self.direction} {self.signal}"
+
+    def gain(self, before: float, after: float) -> float:
+        """Return by how much ``after`` is better than ``before``; negative if it is worse."""
+        return before - after if self.direction == "minimize" else after - before
+
+    def better(self, one: float, other: float) -> bool:
+        """Return whether ``one`` is strictly better than ``other``."""
+        return self.gain(other, one) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """How much may be done to one run in all.
+
+    Args:
+        interventions: Applied actions of the manager, >= 0.
+        rollbacks: Of these, how many may roll back, >= 0.
+        reflex_rollbacks: Rollbacks of the reflex, >= 0; it then stops the run instead of looping.
+        controls_per_intervention: Controls changed together, 1 to 3.
+        may_stop: Whether a manager may ask the training loop to end.
+    """
+
+    interventions: int = 16
+    rollbacks: int = 10
+    reflex_rollbacks: int = 6
+    controls_per_intervention: int = 3
+    may_stop: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("interventions", "rollbacks", "reflex_rollbacks"):
+            _require_range(f"authority.{name}", getattr(self, name), 0, 1_000_000)
+        _require_range("authority.controls_per_intervention", self.controls_per_intervention, 1, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Deliberation:
+    """When a manager is asked, and when its answer counts.
+
+    Args:
+        mode: ``async`` never waits; ``boundary`` waits at an evaluation, up to the deadline.
+        every_evaluations: Ask after every so many evaluations, >= 1.
+        apply_after_steps: An answer is applied this many steps after the question, not sooner, so
+            that a manager's speed does not change the run, >= 1. In mode ``boundary`` it is 1.
+        stale_after_steps: An answer that cannot be applied within this many steps of the question
+            is dropped, >= apply_after_steps.
+        deadline_seconds: Longest a manager may take, > 0.
+        measure_over_evaluations: Evaluations over which an intervention is measured, 1 to 3.
+    """
+
+    mode: Mode = "async"
+    every_evaluations: int = 1
+    apply_after_steps: int = 10
+    stale_after_steps: int = 200
+    deadline_seconds: float = 30.0
+    measure_over_evaluations: int = 2
+
+    @property
+    def lead_steps(self) -> int:
+        """Steps from a question to the application of its answer."""
+        return 1 if self.mode == "boundary" else self.apply_after_steps
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("async", "boundary"):
+            raise UsageError("the mode is unknown", received=self.mode, allowed="async or boundary")
+        _require_range("deliberation.every_evaluations", self.every_evaluations, 1, 1_000_000)
+        _require_range("deliberation.apply_after_steps", self.apply_after_steps, 1, 1_000_000)
+        _require_range("deliberation.stale_after_steps", self.stale_after_steps, self.apply_after_steps, 10_000_000)
+        _require_range("deliberation.measure_over_evaluations", self.measure_over_evaluations, 1, 3)
+        if not 0 < self.deadline_seconds <= 86_400:
+            raise UsageError(
+                "deliberation.deadline_seconds is out of range", received=self.deadline_seconds, allowed="> 0, at most 86400"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Reflex:
+    """What happens within one step of a fault, without asking anybody.
+
+    Args:
+        armed: Whether the reflex acts; it is observed and recorded either way.
+        learning_rate_cut: Factor on the rate from the second rollback of one fault on, in (0, 1].
+        skip_batches: Batches skipped from the second rollback of one fault on, >= 0.
+        attempts: Rollbacks for one fault before the run is stopped, >= 1.
+        same_fault_within_steps: A fault this soon after a rollback counts as the same one, >= 1.
+    """
+
+    armed: bool = True
+    learning_rate_cut: float = 0.5
+    skip_batches: int = 200
+    attempts: int = 4
+    same_fault_within_steps: int = 200
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate_cut <= 1:
+            raise UsageError("reflex.learning_rate_cut is out of range", received=self.learning_rate_cut, allowed="(0, 1]")
+        _require_range("reflex.skip_batches", self.skip_batches, 0, 1_000_000)
+        _require_range("reflex.attempts", self.attempts, 1, 1000)
+        _require_range("reflex.same_fault_within_steps", self.same_fault_within_steps, 1, 10_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the user allows: the controls with their limits, and how much may be done to a run.
+
+    Args:
+        objective: The signal the run is about.
+        controls: Controls with distinct names; may be empty, then only rollbacks are possible.
+        authority: Budget per run.
+        deliberation: When a manager is asked and its answer counts.
+        reflex: What happens on a fault.
+
+    Raises:
+        ControlError: Declare each control once.
+    """
+
+    objective: Objective
+    controls: tuple[Control, ...]
+    authority: Authority = field(default_factory=Authority)
+    deliberation: Deliberation = field(default_factory=Deliberation)
+    reflex: Reflex = field(default_factory=Reflex)
+
+    def __post_init__(self) -> None:
+        names = [control.name for control in self.controls]
+        for name in names:
+            if names.count(name) > 1:
+                raise ControlError("a control is declared twice", received=name, next_step="keep one declaration")
+
+    def __contains__(self, name: str) -> bool:
+        return any(control.name == name for control in self.controls)
+
+    def control(self, name: str) -> Control:
+        """Return the control of that name.
+
+        Raises:
+            ControlError: Name one of the envelope's controls.
+        """
+        for control in self.controls:
+            if control.name == name:
+                return control
+        hint = nearest(name, [control.name for control in self.controls])
+        raise ControlError("the envelope has no such control", received=name, next_step=hint)
+
+
+def _require_range(what: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not low <= value <= high:
+        raise UsageError(f"{what} is out of range", received=value, allowed=f"{low} to {high}")

@@ -1,0 +1,309 @@
+"""The envelope file: YAML, checked strictly, with every problem named by its line and column.
+
+    schema: trimtab/envelope/1
+    objective: minimize val/loss
+    controls:
+      learning_rate:                # or for one parameter group: learning_rate/GROUP
+        low: 1e-5                   # required, inclusive, as is high
+        high: 3e-3
+        moves: {multiply: [0.5, 2]} # or {set: [...]}, or {add: [...]}
+        largest_change: 4           # in one intervention
+        cumulative_drift: 100       # from where the run started
+        dwell_steps: 50             # before the next change
+    authority: {interventions: 16}
+    deliberation: {mode: async}
+    reflex: {armed: true}
+
+The keys of the last three sections are the fields of `Authority`, `Deliberation` and `Reflex`. What is left
+out has the default of these classes, or of the control in the catalogue.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, cast, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import ErrorDetails
+
+from trimtab.controls.catalogue import CATALOGUE, DROPOUT, base_name, group_name
+from trimtab.controls.control import Control
+from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
+from trimtab.controls.moves import Add, Moves, Multiply, SetTo
+from trimtab.controls.yaml_tree import TreePath, YamlTree, is_number
+from trimtab.errors import ControlError, EnvelopeError, UsageError, nearest
+
+SCHEMA: Final = "trimtab/envelope/1"
+
+_MOVES: Final[dict[str, type[Multiply | SetTo | Add]]] = {"multiply": Multiply, "set": SetTo, "add": Add}
+_EXAMPLES: Final = {
+    "schema": f"schema: {SCHEMA}",
+    "objective": "objective: minimize val/loss",
+    "controls": "controls: {learning_rate: {low: 1e-5, high: 3e-3}}",
+}
+_ALLOWED: Final = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": "a mapping",
+    "string_type": "text",
+}
+
+_Section = TypeVar("_Section", Authority, Deliberation, Reflex)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _File(_Strict):
+    schema_: Literal["trimtab/envelope/1"] = Field(alias="schema")
+    objective: str
+    controls: dict[str, Any]
+    authority: dict[str, Any] = {}
+    deliberation: dict[str, Any] = {}
+    reflex: dict[str, Any] = {}
+
+
+class _Control(_Strict):
+    low: float
+    high: float
+    moves: dict[str, Any] = {}
+    # What is given is passed on, what is not has the catalogue's default: these are never used.
+    largest_change: float = 1.0
+    cumulative_drift: float = 1.0
+    dwell_steps: int = 0
+
+
+class _Moves(_Strict):
+    multiply: list[float] = []
+    set_: list[float] = Field(default=[], alias="set")
+    add: list[float] = []
+
+
+def load_envelope(path: Path) -> Envelope:
+    """Read an envelope file.
+
+    Args:
+        path: The file, UTF-8.
+
+    Raises:
+        EnvelopeError: Correct the file at the lines and columns that the message names.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EnvelopeError(
+            "the envelope file cannot be read", received=f"{path}: {error.strerror}", next_step="check the path"
+        ) from error
+    try:
+        return parse_envelope(content.decode("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
+        raise EnvelopeError(
+            f"{path}:{line}:{column}: the file is not UTF-8",
+            received=repr(content[error.start : error.start + 1]),
+            next_step="save it as UTF-8",
+        ) from error
+
+
+def parse_envelope(text: str, source: str) -> Envelope:
+    """Read the text of an envelope file.
+
+    Args:
+        text: The text.
+        source: Where it is from, for messages.
+
+    Raises:
+        EnvelopeError: Correct the text at the lines and columns that the message names.
+    """
+    document = YamlTree(text, source)
+    if document.tree is not None:
+        envelope = _Reader(document).envelope()
+        document.raise_problems()
+        if envelope is not None:
+            return envelope
+    document.raise_problems()
+    raise EnvelopeError(f"{source}:1:1: not an envelope", next_step=f"begin with `{_EXAMPLES['schema']}`")
+
+
+def dump_envelope(envelope: Envelope) -> str:
+    """Return the text of an envelope file that reads back as ``envelope``, with nothing left to defaults.
+
+    Raises:
+        EnvelopeError: The envelope has what no file can say, such as a control that is not in the catalogue.
+    """
+    tree = {
+        "schema": SCHEMA,
+        "objective": str(envelope.objective),
+        "controls": {control.name: _control_tree(control) for control in envelope.controls},
+        "authority": asdict(envelope.authority),
+        "deliberation": asdict(envelope.deliberation),
+        "reflex": asdict(envelope.reflex),
+    }
+    text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    if parse_envelope(text, "the envelope as a file") != envelope:
+        raise EnvelopeError("the envelope cannot be written as a file", received=repr(envelope)[:200])
+    return text
+
+
+class _Reader:
+    """Builds an envelope from a document and reports what is wrong with it."""
+
+    def __init__(self, document: YamlTree) -> None:
+        self._document = document
+
+    def envelope(self) -> Envelope | None:
+        tree = self._document.tree
+        self._validated(_File, (), tree)
+        if not isinstance(tree, dict):
+            return None
+        sections = cast("dict[str, Any]", tree)
+        objective = self._objective(sections.get("objective"))
+        controls = self._controls(sections.get("controls"))
+        authority = self._section("authority", sections, Authority)
+        deliberation = self._section("deliberation", sections, Deliberation)
+        reflex = self._section("reflex", sections, Reflex)
+        return None if objective is None else Envelope(objective, controls, authority, deliberation, reflex)
+
+    def _objective(self, text: object) -> Objective | None:
+        try:
+            return Objective.parse(text) if isinstance(text, str) else None
+        except UsageError as error:
+            self._pass_on(("objective",), error)
+            return None
+
+    def _controls(self, tree: object) -> tuple[Control, ...]:
+        if not isinstance(tree, dict):
+            return ()
+        controls = (self._control(name, entry) for name, entry in cast("dict[str, Any]", tree).items())
+        return tuple(control for control in controls if control is not None)
+
+    def _control(self, name: str, tree: object) -> Control | None:
+        path: TreePath = ("controls", name)
+        base, group = base_name(name), group_name(name)
+        if base not in CATALOGUE or name.endswith("/") or (base == DROPOUT and group):
+            hint = nearest(base, CATALOGUE) if base not in CATALOGUE else None
+            allowed = "a control of the catalogue, for rates and decay also CONTROL/GROUP"
+            self._document.report(path, "unknown control", received=_shown(name), allowed=allowed, next_step=hint, at_key=True)
+            return None
+        values = self._validated(_Control, path, tree)
+        moves = self._moves((*path, "moves"), values.pop("moves")) if "moves" in values else None
+        if "low" not in values or "high" not in values:
+            return None
+        given = set(values)
+        if group is not None:
+            values["group"] = group
+        try:
+            return CATALOGUE[base](values.pop("low"), values.pop("high"), moves=moves, **values)
+        except ControlError as error:
+            # At the control's key that the message names, unless it names several or none.
+            named = given & set(re.findall(r"[a-z_]+", f"{error.what} {error.received}"))
+            self._pass_on((*path, *named) if len(named) == 1 else path, error)
+            return None
+
+    def _moves(self, path: TreePath, tree: dict[str, Any]) -> Moves | None:
+        values = self._validated(_Moves, path, tree)
+        if len(values) != 1:
+            if values or not tree:
+                received = ", ".join(values) or "none"
+                self._document.report(path, "moves are of one kind", received=received, allowed="one of multiply, set, add")
+            return None
+        ((kind, numbers),) = values.items()
+        try:
+            return _MOVES[kind](tuple(numbers))
+        except ControlError as error:
+            self._pass_on((*path, kind), error)
+            return None
+
+    def _section(self, name: str, sections: dict[str, Any], cls: type[_Section]) -> _Section:
+        tree: Any = sections.get(name)
+        # Another type than a mapping was reported with the file.
+        values = self._validated(_model_of(cls), (name,), cast("object", tree)) if isinstance(tree, dict) else {}
+        while True:
+            try:
+                return cls(**values)
+            except UsageError as error:
+                # One field at a time: report it, leave it out, look for the next.
+                field = error.what.partition(".")[2].partition(" ")[0]
+                self._pass_on((name, field) if field in values else (name,), error)
+                if values.pop(field, None) is None:
+                    return cls()
+
+    def _validated(self, model: type[BaseModel], path: TreePath, tree: object) -> dict[str, Any]:
+        """Return the values of a mapping, without those that are wrong, which are reported."""
+        try:
+            return model.model_validate(tree).model_dump(exclude_unset=True, by_alias=True)
+        except ValidationError as errors:
+            good = dict(cast("dict[Any, Any]", tree)) if isinstance(tree, dict) else {}
+            for error in errors.errors(include_url=False, include_context=False):
+                self._report((*path, *error["loc"]), model, error)
+                good.pop(error["loc"][0] if error["loc"] else None, None)
+            return good
+
+    def _report(self, path: TreePath, model: type[BaseModel], error: ErrorDetails) -> None:
+        name = ".".join(str(part) for part in path) or "the file"
+        key = str(path[-1]) if path else ""
+        if error["type"] == "missing":
+            example = _EXAMPLES.get(name, f"{key}: ...")
+            self._document.report(path, f"{name} is missing", next_step=f"add `{example}`", at_key=True)
+        elif error["type"] == "extra_forbidden":
+            hint = nearest(key, (field.alias or known for known, field in model.model_fields.items()))
+            self._document.report(path, "unknown key", received=_shown(key), next_step=hint, at_key=True)
+        else:
+            allowed = _ALLOWED.get(error["type"], error["msg"].removeprefix("Input should be "))
+            quoted = allowed.endswith("number") and isinstance(error["input"], str) and is_number(error["input"])
+            hint = "remove the quotes" if quoted else None
+            self._document.report(path, f"{name} is wrong", received=_shown(error["input"]), allowed=allowed, next_step=hint)
+
+    def _pass_on(self, path: TreePath, error: UsageError) -> None:
+        received = None if error.received is None else _shown(str(error.received), quote=False)
+        self._document.report(path, error.what, received=received, allowed=error.allowed, next_step=error.next_step)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists on one line."""
+
+
+def _represent_list(dumper: yaml.SafeDumper, numbers: list[Any]) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", numbers, flow_style=True)
+
+
+_Dumper.add_representer(list, _represent_list)
+
+
+@cache
+def _model_of(cls: type[Authority | Deliberation | Reflex]) -> type[BaseModel]:
+    """Return the model with exactly the fields of a section's dataclass."""
+    hints = get_type_hints(cls)
+    model_fields: dict[str, Any] = {field.name: (hints[field.name], field.default) for field in fields(cls)}
+    return create_model(cls.__name__, __base__=_Strict, **model_fields)
+
+
+def _control_tree(control: Control) -> dict[str, Any]:
+    ((_, numbers),) = asdict(control.moves).items()
+    kind = next(kind for kind, cls in _MOVES.items() if isinstance(control.moves, cls))
+    return {
+        "low": control.bounds.low,
+        "high": control.bounds.high,
+        "moves": {kind: list(numbers)},
+        "largest_change": control.largest_change,
+        "cumulative_drift": control.cumulative_drift,
+        "dwell_steps": control.dwell_steps,
+    }
+
+
+def _shown(value: object, *, quote: bool = True) -> str:
+    """Return a value in a few words on one line."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return value[:100] if isinstance(value, str) and value.isprintable() and not quote else repr(value)[:100]

@@ -1,0 +1,93 @@
+"""Where a run stands within its envelope: what has been changed, spent and saved so far."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from trimtab.controls.control import Control
+from trimtab.controls.envelope import Envelope
+from trimtab.controls.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved state that can be rolled back to.
+
+    Args:
+        id: Its name, such as ``step-00000400``.
+        step: The step after which it was taken.
+        objective: The objective evaluated on that state; None while it is not known.
+        recipe: The recipe then in force.
+        is_left: Whether a rollback left the course it lies on; a manager may still go back to it, the
+            reflex does not.
+    """
+
+    id: str
+    step: int
+    objective: float | None
+    recipe: Recipe
+    is_left: bool = False
+
+    @property
+    def score(self) -> float | None:
+        """The objective if it can be compared; None if the state was not evaluated to a finite number."""
+        return self.objective if self.objective is not None and math.isfinite(self.objective) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a run stands within its envelope at a step.
+
+    Args:
+        step: Optimizer steps executed so far.
+        recipe: The recipe in force.
+        initial: The recipe the run started with.
+        changed_at: Pairs of control name and the step of its last change; absent if never changed.
+        interventions_used: Interventions of the manager so far.
+        rollbacks_used: Of these, those that rolled back.
+        reflex_rollbacks_used: Rollbacks of the reflex so far.
+        version: Count of all applied actions; an answer to an older version is stale.
+        checkpoints: Those that can be rolled back to, oldest first.
+        can_skip: Whether the run's loader can skip batches.
+    """
+
+    step: int
+    recipe: Recipe
+    initial: Recipe
+    changed_at: tuple[tuple[str, int], ...]
+    interventions_used: int
+    rollbacks_used: int
+    reflex_rollbacks_used: int
+    version: int
+    checkpoints: tuple[Checkpoint, ...]
+    can_skip: bool
+
+    def checkpoint(self, id: str) -> Checkpoint | None:
+        """Return the checkpoint of that id, or None."""
+        return next((checkpoint for checkpoint in self.checkpoints if checkpoint.id == id), None)
+
+    def best_checkpoint(self, envelope: Envelope) -> Checkpoint | None:
+        """Return the checkpoint with the best objective; None if none has a finite one."""
+        best: Checkpoint | None = None
+        for checkpoint in self.checkpoints:
+            if checkpoint.score is None:
+                continue
+            if best is None or best.score is None or envelope.objective.better(checkpoint.score, best.score):
+                best = checkpoint
+        return best
+
+    def dwell_left(self, control: Control) -> int:
+        """Return for how many more steps the control's present value must stand; 0 if it may change."""
+        changed = dict(self.changed_at).get(control.name)
+        if changed is None:
+            return 0
+        return max(0, changed + control.dwell_steps - self.step)
+
+    def interventions_left(self, envelope: Envelope) -> int:
+        """Return how many interventions the authority budget still allows."""
+        return max(0, envelope.authority.interventions - self.interventions_used)
+
+    def rollbacks_left(self, envelope: Envelope) -> int:
+        """Return how many rollbacks a manager may still order."""
+        return min(self.interventions_left(envelope), max(0, envelope.authority.rollbacks - self.rollbacks_used))

@@ -1,0 +1,102 @@
+"""The briefing: all that a manager gets to see of a run, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from trimtab.controls.envelope import Objective
+from trimtab.controls.recipe import Recipe
+from trimtab.controls.standing import Checkpoint
+from trimtab.decision.action import Action
+from trimtab.decision.proposal import Expectation
+from trimtab.decision.surface import Surface
+from trimtab.diagnosis.base import Symptom
+from trimtab.telemetry.snapshot import Snapshot
+
+MAX_INTERVENTIONS: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """An earlier intervention: what was expected of it and what was measured after it.
+
+    Args:
+        number: From 1.
+        source: Who proposed it: a manager's name or ``reflex``.
+        step: Step after which it was applied.
+        action: What was done.
+        symptoms: Names of the symptoms it answered.
+        reason: Why it was proposed.
+        recipe_before: The recipe in force just before it.
+        expectation: What was expected; None for the reflex.
+        objective_before: Objective of the state it started from; None if never evaluated.
+        objective_after: Best objective measured since, over at most the measured evaluations.
+        gain: How much better that is than before; None while nothing was measured.
+        evaluations_measured: Evaluations seen since.
+        is_complete: Whether measuring has ended.
+        met: Whether the expectation was met; None while not known.
+    """
+
+    number: int
+    source: str
+    step: int
+    action: Action
+    symptoms: tuple[str, ...]
+    reason: str
+    recipe_before: Recipe
+    expectation: Expectation | None
+    objective_before: float | None
+    objective_after: float | None = None
+    gain: float | None = None
+    evaluations_measured: int = 0
+    is_complete: bool = False
+    met: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When an answer counts.
+
+    Args:
+        asked_step: Step after which the question was asked.
+        applies_at_step: Step after which the answer is applied, if it is there.
+        stale_after_step: Last step after which it can still be applied.
+        total_steps: Planned length of the run; None if not known.
+    """
+
+    asked_step: int
+    applies_at_step: int
+    stale_after_step: int
+    total_steps: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Briefing:
+    """What a manager is given to decide on.
+
+    Args:
+        question: Number of the question, from 1; the answer must carry it.
+        version: Count of actions applied when asked; a later action makes the answer stale.
+        objective: What the run is about.
+        timing: When the answer counts.
+        recipe: The recipe in force.
+        initial: The recipe the run started with.
+        snapshot: The telemetry.
+        symptoms: What the diagnosis found at this evaluation.
+        best: The best checkpoint, if any was evaluated.
+        interventions: The newest earlier ones, at most `MAX_INTERVENTIONS`, oldest first.
+        surface: What is executable.
+    """
+
+    question: int
+    version: int
+    objective: Objective
+    timing: Timing
+    recipe: Recipe
+    initial: Recipe
+    snapshot: Snapshot
+    symptoms: tuple[Symptom, ...]
+    best: Checkpoint | None
+    interventions: tuple[Intervention, ...]
+    surface: Surface

@@ -1,0 +1,97 @@
+"""overfitting: the training loss still falls, but the objective gets worse or stands still."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+
+from trimtab.controls.envelope import Objective
+from trimtab.diagnosis.base import Evidence, Symptom, View
+from trimtab.telemetry.signal import LOSS_AT_EVALUATION
+from trimtab.telemetry.snapshot import noise_of
+
+RECENT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Overfitting:
+    """Finds an objective that has parted from a falling training loss.
+
+    Either its mean since the best evaluation is worse than the best by more than the noise, or its
+    newest evaluations bring no gain beyond the noise while the training loss fell beyond its own.
+
+    Args:
+        patience_worse: Evaluations since the best one before it counts as worse.
+        patience_still: Newest evaluations over which it may stand still.
+        relative: Least margin for the objective, as a fraction of its magnitude.
+        relative_fall: Least fall of the training loss, as a fraction of its magnitude.
+
+    References:
+        Prechelt (1998), "Early Stopping - But When?": generalization loss and progress quotient.
+    """
+
+    patience_worse: int = 2
+    patience_still: int = 4
+    relative: float = 0.002
+    relative_fall: float = 0.02
+
+    def detect(self, view: View) -> Symptom | None:
+        """Return a warning if the run overfits."""
+        window = view.objective_window()
+        if window is None:
+            return None
+        values = [value for _, value in window.points][-RECENT:]
+        finding = self._worse(view.objective, values) or self._still(view.objective, values)
+        if finding is None:
+            return None
+        length, evidence = finding
+        fall = training_fall(view, length)
+        if fall is None or fall[0] <= max(self.relative_fall * abs(fall[1]), fall[2]):
+            return None
+        found = (Evidence("objective", values[-1]), *evidence, Evidence("training_loss", fall[1]))
+        evidence_of_fall = (Evidence("training_loss_fell_by", fall[0]),)
+        return Symptom("overfitting", "warning", view.step, view.objective.signal, found + evidence_of_fall)
+
+    def _worse(self, objective: Objective, values: list[float]) -> tuple[int, tuple[Evidence, ...]] | None:
+        """Return the evaluations since the best and the evidence, if they are worse than it."""
+        if len(values) <= self.patience_worse:
+            return None
+        gains = [objective.gain(values[0], value) for value in values]
+        best = max(range(len(values)), key=gains.__getitem__)
+        since = values[best + 1 :]
+        if len(since) < self.patience_worse:
+            return None
+        worse_by = objective.gain(fmean(since), values[best])
+        margin = max(self.relative * abs(values[best]), noise_of(values) / len(since) ** 0.5)
+        if worse_by <= margin:
+            return None
+        evidence = (Evidence("best_objective", values[best]), Evidence("worse_by", worse_by), Evidence("margin", margin))
+        return len(since), (*evidence, Evidence("evaluations_since_best", float(len(since))))
+
+    def _still(self, objective: Objective, values: list[float]) -> tuple[int, tuple[Evidence, ...]] | None:
+        """Return the newest evaluations and the evidence, if they bring no gain."""
+        if len(values) < self.patience_still + 2:
+            return None
+        gain, margin = newest_gain(objective, values, self.patience_still, self.relative)
+        if gain > margin:
+            return None
+        return self.patience_still, (Evidence("gain", gain), Evidence("margin", margin))
+
+
+def newest_gain(objective: Objective, values: list[float], newest: int, relative: float) -> tuple[float, float]:
+    """Return the best gain of the ``newest`` values over all before, and the margin it must pass."""
+    gains = [objective.gain(values[0], value) for value in values]
+    gain = max(gains[-newest:]) - max(gains[:-newest])
+    return gain, max(relative * abs(values[-1]), noise_of(values))
+
+
+def training_fall(view: View, evaluations: int) -> tuple[float, float, float] | None:
+    """Return how far the training loss fell over the newest evaluations, its value, and its noise.
+
+    None if it was not reported often enough to tell.
+    """
+    window = view.telemetry.window(LOSS_AT_EVALUATION)
+    if window is None or len(window.points) <= evaluations:
+        return None
+    losses = [value for _, value in window.points][-RECENT:]
+    return losses[-1 - evaluations] - losses[-1], losses[-1], noise_of(losses)

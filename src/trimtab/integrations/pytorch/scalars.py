@@ -1,0 +1,178 @@
+"""Numbers from a training loop, taken without waiting for a device.
+
+Values on the CPU are read at once. Values on an accelerator are gathered in one tensor a step and
+copied without blocking; they are handed over once the copy is complete, some steps later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from trimtab.errors import UsageError
+from trimtab.runtime.reading import Reading
+from trimtab.telemetry.signal import GRAD_NORM, LOSS
+
+_MOST_PENDING: Final = 256
+_MOST_SKIPPED: Final = 20
+_FOUND_INF: Final = ""  # no signal can have this name
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    step: int
+    ready: dict[str, float]
+    names: tuple[str, ...]
+    copied: Tensor
+    event: Any  # torch.cuda.Event or its like: has query() and synchronize()
+    is_excused: bool
+    refused: str | None
+
+
+class TorchReader:
+    """Reads signals given as numbers or one-element tensors.
+
+    A gradient scaler that finds infinities skips the step and lowers its scale; a non-finite loss or
+    gradient norm of such a step is no fault and is left out. After many skipped steps in a row it
+    is taken in: then the scaler does not cope, or the steps run where no hook sees them.
+
+    Args:
+        optimizer: The unwrapped optimizer.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._pending: deque[_Pending] = deque()
+        self._ran = False
+        self._skipped_in_a_row = 0
+        self._found_inf: Tensor | None = None
+        self._hook = optimizer.register_step_post_hook(self._on_step)
+
+    def take(self, step: int, signals: Mapping[str, object]) -> list[Reading]:
+        """Take in one step's values and return the readings that are complete, oldest first."""
+        self._skipped_in_a_row = 0 if self._ran else self._skipped_in_a_row + 1
+        is_excused = 0 < self._skipped_in_a_row <= _MOST_SKIPPED
+        self._ran = False
+        ready, away, refused = _sort(signals)
+        if away and self._found_inf is not None:
+            away[_FOUND_INF] = self._found_inf  # known with the values, when the copy is complete
+        if away:
+            self._pending.append(_copy(step, ready, away, is_excused, refused))
+        elif not self._pending:
+            return [_excused(Reading(step, ready, refused), is_excused)]
+        else:
+            # Readings stay in order: this one waits for those before it.
+            last = self._pending[-1]
+            self._pending.append(_Pending(step, ready, (), last.copied, last.event, is_excused, refused))
+        return self._completed()
+
+    def discard(self) -> None:
+        """Forget values that are not complete yet."""
+        self._pending.clear()
+
+    def take_now(self, step: int, signals: Mapping[str, object]) -> Reading:
+        """Return values as numbers at once; waits for the device if some live on one."""
+        values: dict[str, float] = {}
+        refused: str | None = None
+        for name, value in signals.items():
+            try:
+                values[name] = to_number(name, value)
+            except UsageError as error:
+                refused = refused or str(error)
+        return Reading(step, values, refused)
+
+    def close(self) -> None:
+        """Remove the hook."""
+        self._hook.remove()
+
+    def _on_step(self, optimizer: Optimizer, *_: object) -> None:
+        # Fused optimizers run even when the scaler found infinities, and skip inside; the scaler tells them so.
+        found = getattr(optimizer, "found_inf", None)
+        self._found_inf = found if isinstance(found, Tensor) and found.device.type != "cpu" else None
+        self._ran = not (isinstance(found, Tensor) and found.device.type == "cpu" and bool(found.any()))
+
+    def _completed(self) -> list[Reading]:
+        if len(self._pending) > _MOST_PENDING:
+            # The device is far behind; waiting once bounds the memory.
+            self._pending[0].event.synchronize()
+        done: list[Reading] = []
+        while self._pending and self._pending[0].event.query():
+            pending = self._pending.popleft()
+            numbers: list[float] = pending.copied.tolist() if pending.names else []  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # untyped in torch
+            values = dict(zip(pending.names, numbers, strict=True))
+            is_excused = values.pop(_FOUND_INF, 0.0) > 0 or pending.is_excused
+            done.append(_excused(Reading(pending.step, pending.ready | values, pending.refused), is_excused))
+        return done
+
+
+def _excused(reading: Reading, is_excused: bool) -> Reading:
+    """Leave out a non-finite loss and gradient norm if the step they belong to was skipped."""
+    if not is_excused:
+        return reading
+    faults = {name for name in (LOSS, GRAD_NORM) if not math.isfinite(reading.values.get(name, 0.0))}
+    return replace(reading, values={name: value for name, value in reading.values.items() if name not in faults})
+
+
+def _sort(signals: Mapping[str, object]) -> tuple[dict[str, float], dict[str, Tensor], str | None]:
+    """Return what is at hand, what is on an accelerator, and why the first of the others was refused."""
+    ready: dict[str, float] = {}
+    away: dict[str, Tensor] = {}
+    refused: str | None = None
+    for name, value in signals.items():
+        try:
+            if isinstance(value, Tensor) and value.device.type != "cpu":
+                away[name] = _single(name, value)
+            else:
+                ready[name] = to_number(name, value)
+        except UsageError as error:
+            refused = refused or str(error)
+    return ready, away, refused
+
+
+def _copy(step: int, ready: dict[str, float], away: Mapping[str, Tensor], is_excused: bool, refused: str | None) -> _Pending:
+    device = next(iter(away.values())).device
+    dtype = torch.float32 if device.type == "mps" else torch.float64  # that backend has no 64-bit floats
+    gathered = torch.stack([value.detach().reshape(()).to(device, dtype, non_blocking=True) for value in away.values()])
+    copied = gathered.to("cpu", non_blocking=True)
+    event = torch.get_device_module(gathered.device).Event()
+    event.record()
+    return _Pending(step, ready, tuple(away), copied, event, is_excused, refused)
+
+
+def to_number(name: str, value: object) -> float:
+    """Return a signal's value as a float; waits for the device if it lives on one.
+
+    Raises:
+        UsageError: Report a number or a one-element tensor.
+    """
+    if not isinstance(name, str):
+        raise UsageError("a signal's name is not text", received=repr(name)[:80], next_step='use text, such as "val/loss"')
+    if isinstance(value, Tensor):
+        value = _single(name, value).detach()
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise UsageError(
+            f"the signal {name!r} is not a number",
+            received=f"{type(value).__name__}: {str(value)[:80]}",
+            allowed="a number or a tensor with one element",
+        )
+    try:
+        return float(value)  # pyright: ignore[reportArgumentType] - it has __float__
+    except Exception as error:  # a tensor of complex numbers, a hostile object: whatever it raises, it is no number
+        raise UsageError(f"the signal {name!r} is not a number", received=f"{type(value).__name__}: {error}") from error
+
+
+def _single(name: str, value: Tensor) -> Tensor:
+    if value.numel() != 1:
+        raise UsageError(
+            f"the signal {name!r} has more than one element",
+            received=f"a tensor of shape {list(value.shape)}",
+            allowed="a tensor with one element",
+            next_step="reduce it first, for example with .mean()",
+        )
+    return value

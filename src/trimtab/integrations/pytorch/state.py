@@ -1,0 +1,253 @@
+"""The state store of a torch run: everything a step depends on, saved and restored exactly.
+
+Rules:
+- Saving changes nothing: no generator is drawn from, no tensor written.
+- Restoring is all or nothing: the checkpoint is verified, decoded and compared with the live objects before the first
+  of them is touched; if one then refuses, all are put back. RNG comes last, for loading may draw from it.
+- Gradients are not state: they are dropped by a restore.
+- Tensors lie in a safetensors file, the rest in JSON. No pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from safetensors import torch as safetensors
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trimtab.actuation.checkpoint_files import delete_checkpoint, open_checkpoint, write_checkpoint
+from trimtab.errors import ActuationError, CheckpointError, TrimtabError, UsageError
+from trimtab.integrations.pytorch.groups import unwrap
+from trimtab.integrations.pytorch.rng import capture_rng, check_rng, restore_rng
+from trimtab.integrations.pytorch.stateful import Stateful, check_module, check_optimizer, form, load_state, state_of
+from trimtab.integrations.pytorch.tree import decode_tree, encode_tree
+
+SCHEMA: Final = 1
+STATE: Final = "state.json"
+TENSORS: Final = "tensors.safetensors"
+
+
+class TorchStateStore:
+    """Saves and restores a torch run.
+
+    Args:
+        root: Directory of the checkpoints.
+        model: The model in training.
+        optimizer: Its optimizer; wrappers that keep it as ``.optimizer`` are unwrapped.
+        scheduler: Whatever steps the learning rate, if it has a state_dict.
+        loader: Its position is saved if it has ``state_dict`` and ``load_state_dict``; it can be skipped if it has ``skip``.
+        extra_state: Further objects by name (a GradScaler, an EMA, a second optimizer): with ``state_dict`` and
+            ``load_state_dict``, or a `torch.Generator`.
+
+    Raises:
+        UsageError: An object has no state that could be saved; the message names it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        model: nn.Module,
+        optimizer: Optimizer,
+        scheduler: Stateful | None = None,
+        loader: object | None = None,
+        extra_state: Mapping[str, object] | None = None,
+    ) -> None:
+        self._root = root
+        self._model = model
+        self._optimizer = unwrap(optimizer)
+        self._loader = loader
+        self._further: dict[str, Stateful | torch.Generator] = {}
+        if scheduler is not None:
+            self._further["scheduler"] = _stateful("scheduler", scheduler)
+        if isinstance(loader, Stateful):
+            self._further["loader"] = loader
+        for name, target in (extra_state or {}).items():
+            self._further[f"extra_state/{name}"] = _stateful(name, target)
+        # A mask of -inf is healthy: buffers that start out non-finite are not looked at.
+        self._unbounded = {name for name, buffer in model.named_buffers() if not _all_finite([buffer])}
+
+    @property
+    def can_skip(self) -> bool:
+        """Whether the loader has ``skip``."""
+        return callable(getattr(self._loader, "skip", None))
+
+    def save(self, id: str, extra: dict[str, Any]) -> None:
+        """Save the state under ``id``; visible only once complete.
+
+        Raises:
+            CheckpointError: Nothing is visible under ``id``; go on without this checkpoint.
+        """
+        try:
+            tree, tensors = encode_tree({**self._capture(), "extra": extra}, "state")
+            text = json.dumps({"schema": SCHEMA, "state": tree}, allow_nan=False).encode()
+        except TrimtabError:
+            raise
+        except Exception as error:  # whatever a user's state_dict raises: this checkpoint is not to be had
+            raise CheckpointError("the state could not be read", received=repr(error), next_step="go on without it") from error
+        write_checkpoint(self._root, id, {STATE: text, TENSORS: lambda path: _write_tensors(tensors, path)})
+
+    def is_healthy(self) -> bool:
+        """Return whether all parameters, buffers and optimizer states are finite; waits for the device once."""
+        buffers = [buffer for name, buffer in self._model.named_buffers() if name not in self._unbounded]
+        moments = [value for state in self._optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+        return _all_finite([*self._model.parameters(), *buffers, *moments])
+
+    def restore(self, id: str) -> dict[str, Any]:
+        """Restore the state saved under ``id`` and return its ``extra``; all or nothing.
+
+        Raises:
+            CheckpointError: The state is as before; use another checkpoint.
+        """
+        saved = self._read(id)
+        self._check(saved)
+        before, tensors = encode_tree(self._capture(), "before")
+        try:
+            self._load(saved)
+        except BaseException as error:  # also an interrupt must leave a whole state behind
+            self._put_back(decode_tree(before, tensors), error)
+            if not isinstance(error, Exception):
+                raise
+            raise CheckpointError(
+                "the checkpoint could not be restored", received=f"{id}: {error!r}", next_step="the state was put back"
+            ) from error
+        self._model.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
+        return saved["extra"]
+
+    def skip(self, count: int) -> None:
+        """Pass over the loader's next ``count`` batches.
+
+        Raises:
+            ActuationError: The loader cannot skip.
+        """
+        skip = getattr(self._loader, "skip", None)
+        if not callable(skip):
+            raise ActuationError("the loader cannot skip batches", next_step="use a loader with skip(), as ResumableLoader")
+        skip(count)
+
+    def delete(self, id: str) -> None:
+        """Remove a checkpoint that is no longer needed; without effect if there is none."""
+        delete_checkpoint(self._root, id)
+
+    def _capture(self) -> dict[str, Any]:
+        model = dict(self._model.state_dict())
+        return {
+            "model": model,
+            "buffers": self._buffers_beside(model),
+            "optimizer": state_of(self._optimizer),
+            "further": {name: state_of(target) for name, target in self._further.items()},
+            "rng": capture_rng(),
+        }
+
+    def _buffers_beside(self, model: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the buffers that the model's state_dict leaves out."""
+        named = self._model.named_buffers(remove_duplicate=False)
+        return {name: buffer for name, buffer in named if name not in model}
+
+    def _read(self, id: str) -> dict[str, Any]:
+        directory = open_checkpoint(self._root, id)
+        try:
+            return _decode_files(directory)
+        except CheckpointError:
+            raise
+        except Exception as error:  # the files are as written, but not by this class: whatever their readers raise
+            raise CheckpointError("not a checkpoint of a torch run", received=f"{id}: {error!r}") from error
+
+    def _check(self, saved: dict[str, Any]) -> None:
+        model = dict(self._model.state_dict())
+        check_module(model, saved["model"], "weights")
+        if differing := sorted(self._buffers_beside(model).keys() ^ saved["buffers"].keys()):
+            raise CheckpointError("the checkpoint's buffers are not the model's", received=", ".join(differing))
+        check_optimizer(self._optimizer, saved["optimizer"])
+        if differing := sorted(self._further.keys() ^ saved["further"].keys()):
+            raise CheckpointError(
+                "the checkpoint is of a run with other objects",
+                received=f"only in one of the two: {', '.join(differing)}",
+                next_step="give the store the objects it was given when it was saved",
+            )
+        for name, target in self._further.items():
+            if isinstance(target, nn.Module):
+                check_module(dict(target.state_dict()), saved["further"][name], name)
+            elif isinstance(target, Optimizer):
+                check_optimizer(target, saved["further"][name])
+        check_rng(saved["rng"])
+
+    def _loads(self, saved: dict[str, Any]) -> dict[str, Callable[[], None]]:
+        """Return what loads each part, in order."""
+        further = saved["further"]
+        return {
+            "model": lambda: load_state(self._model, saved["model"]),
+            "buffers": lambda: self._load_buffers(saved["buffers"]),
+            "optimizer": lambda: load_state(self._optimizer, saved["optimizer"]),
+            **{name: lambda name=name: load_state(self._further[name], further[name]) for name in self._further},
+            "rng": lambda: restore_rng(saved["rng"]),
+        }
+
+    def _load(self, saved: dict[str, Any]) -> None:
+        for load in self._loads(saved).values():
+            load()
+
+    def _load_buffers(self, saved: dict[str, Tensor]) -> None:
+        live = dict(self._model.named_buffers(remove_duplicate=False))
+        for name, value in saved.items():
+            if form(live[name]) == form(value):
+                with torch.no_grad():
+                    live[name].copy_(value)
+            else:  # a cache that has grown since
+                owner, _, attribute = name.rpartition(".")
+                setattr(self._model.get_submodule(owner), attribute, value.to(live[name].device))
+
+    def _put_back(self, before: dict[str, Any], cause: BaseException) -> None:
+        failed: list[str] = []
+        for part, load in self._loads(before).items():
+            try:
+                load()
+            except Exception as error:  # noqa: BLE001  # one object that refuses must not keep the others from being put back
+                failed.append(f"{part}: {error!r}")
+        if failed:
+            raise CheckpointError(
+                "the checkpoint could not be restored, and the state before it not wholly put back",
+                received="; ".join(failed),
+                next_step="stop the run and start it again from its last checkpoint",
+            ) from cause
+
+
+def _stateful(name: str, target: object) -> Stateful | torch.Generator:
+    if isinstance(target, (Stateful, torch.Generator)):
+        return unwrap(target) if isinstance(target, Optimizer) else target
+    raise UsageError(
+        f"{name} has no state that could be saved",
+        received=type(target).__name__,
+        allowed="an object with state_dict and load_state_dict, or a torch.Generator",
+    )
+
+
+def _all_finite(tensors: list[Tensor]) -> bool:
+    largest: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex()):
+            # Of 8-bit floats torch has no norms. The largest magnitude, unlike a 2-norm, cannot overflow.
+            plain = tensor.detach().float() if tensor.element_size() == 1 else tensor.detach()
+            norm = cast("Tensor", torch.linalg.vector_norm(plain, ord=torch.inf))  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+            largest.setdefault(tensor.device, []).append(norm.float())
+    return all(bool(torch.isfinite(torch.stack(found)).all()) for found in largest.values())
+
+
+def _decode_files(directory: Path) -> dict[str, Any]:
+    text = json.loads((directory / STATE).read_bytes())
+    if text["schema"] != SCHEMA:
+        raise CheckpointError("the state was saved by another version", received=text["schema"], allowed=f"schema {SCHEMA}")
+    return decode_tree(text["state"], _read_tensors(directory / TENSORS))
+
+
+def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    safetensors.save_file(tensors, path)  # pyright: ignore[reportUnknownMemberType]  # os.PathLike without parameter there
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    return safetensors.load_file(path)  # pyright: ignore[reportUnknownMemberType]  # os.PathLike without parameter there

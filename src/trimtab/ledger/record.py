@@ -1,0 +1,289 @@
+"""The records of the ledger: what was seen by a manager, decided, applied and measured.
+
+A record is a fact in the past tense. The whole state of the controller is a fold over them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from trimtab.actuation.binding import ReadBack
+from trimtab.controls.envelope import Envelope
+from trimtab.controls.recipe import Recipe
+from trimtab.decision.action import Action
+from trimtab.decision.briefing import Briefing
+from trimtab.decision.proposal import Expectation, Proposal
+from trimtab.diagnosis.base import Symptom
+from trimtab.verification.verdict import Rejection, Source
+
+SCHEMA: Final = "trimtab/ledger/1"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The first record of every ledger.
+
+    Args:
+        step: 0.
+        schema: Version of the records.
+        run: Name of the run.
+        envelope: What the user allows.
+        recipe: The recipe the run starts with, as read from the live objects.
+        manager: Which manager, as given by the user.
+        isolation: Where the manager runs.
+        total_steps: Planned length; None if not known.
+        evaluate_every_steps: Steps between evaluations.
+        can_skip: Whether the loader can skip batches.
+        notes: What is limited in this run, such as a data position that cannot be restored.
+        versions: Pairs of package and version.
+    """
+
+    step: int
+    schema: Literal["trimtab/ledger/1"]
+    run: str
+    envelope: Envelope
+    recipe: Recipe
+    manager: str
+    isolation: Literal["process", "thread"]
+    total_steps: int | None
+    evaluate_every_steps: int
+    can_skip: bool
+    notes: tuple[str, ...]
+    versions: tuple[tuple[str, str], ...]
+    kind: Literal["run_started"] = "run_started"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """A state was saved completely after ``step`` and can be rolled back to."""
+
+    step: int
+    checkpoint: str
+    kind: Literal["checkpoint_saved"] = "checkpoint_saved"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointDeleted:
+    """A checkpoint was given up and can no longer be rolled back to."""
+
+    step: int
+    checkpoint: str
+    kind: Literal["checkpoint_deleted"] = "checkpoint_deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRecorded:
+    """An evaluation was reported.
+
+    Args:
+        step: Step it was made after.
+        objective: Value of the objective.
+        metrics: All reported values, sorted by name.
+        checkpoint: The checkpoint of the evaluated state, or None.
+    """
+
+    step: int
+    objective: float
+    metrics: tuple[tuple[str, float], ...]
+    checkpoint: str | None
+    kind: Literal["evaluation_recorded"] = "evaluation_recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class SymptomObserved:
+    """The diagnosis found something; repeats within a short time are not recorded again."""
+
+    step: int
+    symptom: Symptom
+    kind: Literal["symptom_observed"] = "symptom_observed"
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerAsked:
+    """A manager was given a briefing."""
+
+    step: int
+    question: int
+    briefing: Briefing
+    kind: Literal["manager_asked"] = "manager_asked"
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalReceived:
+    """A manager answered; its answer now waits for its step."""
+
+    step: int
+    question: int
+    proposal: Proposal
+    latency_seconds: float
+    kind: Literal["proposal_received"] = "proposal_received"
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerFailed:
+    """A manager gave no usable answer: late, dead, or not a proposal. It counts as no_action."""
+
+    step: int
+    question: int
+    problem: str
+    detail: str
+    kind: Literal["manager_failed"] = "manager_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDropped:
+    """An answer came for a question that is no longer open."""
+
+    step: int
+    question: int
+    detail: str
+    kind: Literal["answer_dropped"] = "answer_dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictGiven:
+    """The verifier judged an action; ``question`` is 0 for the reflex."""
+
+    step: int
+    question: int
+    source: Source
+    action: Action
+    accepted: bool
+    reasons: tuple[Rejection, ...]
+    kind: Literal["verdict_given"] = "verdict_given"
+
+
+@dataclass(frozen=True, slots=True)
+class ActionIntended:
+    """An action is about to be carried out; durable before anything is touched.
+
+    Args:
+        step: Step after which it is carried out.
+        intervention: Its number, from 1.
+        source: A manager or the reflex.
+        action: What is to be done.
+        recipe: The recipe to be in force afterwards.
+        symptoms: Names of the symptoms it answers.
+        reason: Why it was proposed.
+        expectation: What is expected of it; None for the reflex.
+        then_skip_batches: Batches the reflex will skip next, 0 for none.
+    """
+
+    step: int
+    intervention: int
+    source: Source
+    action: Action
+    recipe: Recipe
+    symptoms: tuple[str, ...]
+    reason: str
+    expectation: Expectation | None
+    then_skip_batches: int = 0
+    kind: Literal["action_intended"] = "action_intended"
+
+
+@dataclass(frozen=True, slots=True)
+class ActionApplied:
+    """An action was carried out after ``step``; ``recipe`` was read from the live objects."""
+
+    step: int
+    intervention: int
+    recipe: Recipe
+    kind: Literal["action_applied"] = "action_applied"
+
+
+@dataclass(frozen=True, slots=True)
+class ActionFailed:
+    """An action could not be carried out, at least in part.
+
+    Args:
+        step: Step after which it was tried.
+        intervention: Its number.
+        recipe: What is in force, read from the live objects.
+        problem: What went wrong.
+        restored: The checkpoint whose state was restored all the same, or None.
+    """
+
+    step: int
+    intervention: int
+    recipe: Recipe
+    problem: str
+    restored: str | None = None
+    kind: Literal["action_failed"] = "action_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBackRecorded:
+    """What the first optimizer step after an intervention really used."""
+
+    step: int
+    intervention: int
+    results: tuple[ReadBack, ...]
+    kind: Literal["read_back_recorded"] = "read_back_recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class InterventionMeasured:
+    """What an intervention brought, as far as evaluated.
+
+    Args:
+        step: Step of the newest evaluation.
+        intervention: Its number.
+        objective_after: Best objective since.
+        gain: How much better that is than before it; negative if worse, None if nothing was known before.
+        evaluations_measured: Evaluations since.
+        is_complete: Whether measuring has ended.
+        met: Whether the expectation was met; None while open, and without an expectation.
+    """
+
+    step: int
+    intervention: int
+    objective_after: float
+    gain: float | None
+    evaluations_measured: int
+    is_complete: bool
+    met: bool | None
+    kind: Literal["intervention_measured"] = "intervention_measured"
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemNoticed:
+    """Something went wrong beside the training; the recipe is held, training goes on."""
+
+    step: int
+    problem: str
+    detail: str
+    kind: Literal["problem_noticed"] = "problem_noticed"
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The run was closed in order."""
+
+    step: int
+    reason: str
+    kind: Literal["run_ended"] = "run_ended"
+
+
+Record = (
+    RunStarted
+    | CheckpointSaved
+    | CheckpointDeleted
+    | EvaluationRecorded
+    | SymptomObserved
+    | ManagerAsked
+    | ProposalReceived
+    | ManagerFailed
+    | AnswerDropped
+    | VerdictGiven
+    | ActionIntended
+    | ActionApplied
+    | ActionFailed
+    | ReadBackRecorded
+    | InterventionMeasured
+    | ProblemNoticed
+    | RunEnded
+)
+
+# On disk before the run goes on: what was intended, and what became of it.
+DURABLE: Final = (RunStarted, CheckpointSaved, ActionIntended, ActionApplied, ActionFailed, RunEnded)

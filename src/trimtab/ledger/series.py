@@ -1,0 +1,139 @@
+"""The series: the curves of a run, beside its ledger.
+
+Nothing but reports depends on it. Its size is bounded: when it is full, every second row of its older
+half is given up, so that the far past is kept in ever coarser steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from trimtab.errors import LedgerDamaged, UsageError
+from trimtab.ledger.codec import canonical, freeze, thaw
+
+BUFFERED_ROWS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Values measured together.
+
+    Args:
+        sequence: Rises with every row of a run, also after a rollback.
+        step: Step after which they were measured; falls at a rollback.
+        values: Signal names with their values, which may be non-finite.
+    """
+
+    sequence: int
+    step: int
+    values: Mapping[str, float]
+
+
+class SeriesFile:
+    """Appends rows to a series; goes on with one that is there.
+
+    Args:
+        path: The file; its folder has to be there.
+        max_points: Most rows it holds on disk after a flush, >= 4.
+
+    Raises:
+        UsageError: Allow at least 4 rows.
+        OSError: The file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, max_points: int = 20_000) -> None:
+        if max_points < 4:
+            raise UsageError("a series this short cannot be thinned", received=max_points, allowed="max_points >= 4")
+        self._path = path
+        self._max_points = max_points
+        self._buffer: list[bytes] = []
+        lines, torn = _lines(path)
+        self._num_rows = len(lines)
+        self._size = sum(map(len, lines))
+        if torn or self._num_rows > max_points:
+            self._rewrite(lines)
+
+    def append(self, sequence: int, step: int, values: Mapping[str, float]) -> None:
+        """Append a row; it is on disk after the next flush, which comes by itself every 64 rows.
+
+        Raises:
+            OSError: The rows since the last flush may be lost; appending may go on.
+        """
+        coded = {name: freeze(float(value)) for name, value in values.items()}
+        self._buffer.append(canonical({"n": sequence, "step": step, "v": coded}).encode("ascii") + b"\n")
+        if len(self._buffer) >= BUFFERED_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the buffered rows.
+
+        Raises:
+            OSError: The buffered rows may be lost; appending may go on.
+        """
+        if not self._buffer:
+            return
+        rows, self._buffer = self._buffer, []  # not kept on failure: a full disk must not fill the memory too
+        with self._path.open("ab", buffering=0) as file:
+            data = b"".join(rows)
+            end = file.seek(0, os.SEEK_END)
+            if end > self._size:
+                file.truncate(self._size)  # what a failed write left behind
+            written = file.write(data)
+            if written != len(data):
+                raise OSError(f"wrote {written} of {len(data)} bytes to {self._path}")
+            self._size = min(end, self._size) + written
+        self._num_rows += len(rows)
+        if self._num_rows > self._max_points:
+            self._rewrite(_lines(self._path)[0])
+
+    def _rewrite(self, lines: list[bytes]) -> None:
+        while len(lines) > self._max_points:
+            middle = len(lines) // 2
+            lines = lines[:middle:2] + lines[middle:]
+        temporary = self._path.with_name(self._path.name + ".tmp")
+        with temporary.open("wb") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+        self._num_rows = len(lines)
+        self._size = sum(map(len, lines))
+
+
+def read_series(path: Path) -> list[Row]:
+    """Return the rows of a series, oldest first; a torn last line is left out.
+
+    Raises:
+        LedgerDamaged: Delete the file: the ledger does not need it.
+        OSError: The file cannot be read.
+    """
+    rows: list[Row] = []
+    for number, line in enumerate(_lines(path, must_exist=True)[0], start=1):
+        try:
+            tree: Any = json.loads(line)
+            rows.append(Row(int(tree["n"]), int(tree["step"]), {name: float(thaw(v)) for name, v in tree["v"].items()}))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            raise LedgerDamaged(
+                f"{path}:{number}: a row of the series is malformed",
+                received=repr(line[:80]),
+                next_step="delete the file: nothing but reports depends on it",
+            ) from error
+    return rows
+
+
+def _lines(path: Path, *, must_exist: bool = False) -> tuple[list[bytes], int]:
+    """Return the whole lines with their newlines, and the length of what follows them."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        if must_exist:
+            raise
+        return [], 0
+    if lines and not lines[-1].endswith(b"\n"):
+        return lines[:-1], len(lines[-1])
+    return lines, 0

@@ -1,0 +1,219 @@
+"""The account of a run: plain values for the decision timeline, as read from its ledger.
+
+Texts are as they stand in the ledger: whoever prints them has to neutralise them. JSON has no
+non-finite numbers, so `as_json` gives them as the strings ``NaN``, ``Infinity`` and ``-Infinity``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, cast
+
+from trimtab.actuation.binding import ReadBack
+from trimtab.decision.proposal import Expectation
+from trimtab.diagnosis.base import Symptom
+from trimtab.verification.verdict import Rejection, Source
+
+# What became of a decision. `open` is one whose end is not in the ledger (yet).
+Ending = Literal["applied", "no_action", "rejected", "manager_failed", "dropped", "failed", "open"]
+Status = Literal["ended", "not ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """What was proposed.
+
+    Args:
+        kind: Kind of the action.
+        action: The action in words.
+        reason: Why.
+        expectation: What was expected of it; None for the reflex and for no_action.
+        latency_seconds: How long the manager took; None for the reflex.
+    """
+
+    kind: str
+    action: str
+    reason: str
+    expectation: Expectation | None
+    latency_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verifier's verdict on an action, after ``step``."""
+
+    step: int
+    action: str
+    accepted: bool
+    reasons: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A control whose value an intervention changed."""
+
+    control: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an intervention brought, as far as measured.
+
+    Args:
+        objective_before: Objective of the state it started from; None if never evaluated.
+        objective_after: Best objective since; None if it failed before an evaluation came.
+        gain: How much better that is; None where there is nothing finite to compare with.
+        expected_gain: What was expected; None for the reflex.
+        num_evaluations: Evaluations counted.
+        is_complete: Whether measuring has ended.
+        met: Whether the expectation was met; None while open, and without one.
+    """
+
+    objective_before: float | None
+    objective_after: float | None
+    gain: float | None
+    expected_gain: float | None
+    num_evaluations: int
+    is_complete: bool
+    met: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One question to the manager, or one act of the reflex, from its cause to its outcome.
+
+    Args:
+        number: From 1, in the order they began.
+        source: Who decided.
+        question: Number of the question; None for the reflex.
+        step: Step after which it was asked, or after which the reflex acted.
+        symptoms: What had been found then, with evidence.
+        proposal: What was proposed; None while no answer came.
+        verdicts: Verdicts in order: the reflex goes on to its next choice after a rejection.
+        intervention: Number of the intervention; None if nothing was carried out.
+        applied_step: Step after which it was applied; None if it was not.
+        changes: Controls whose value it changed.
+        read_back: What the next optimizer step really used.
+        outcome: What it brought; None while not measured.
+        ending: What became of it.
+        detail: Why nothing happened, or what went wrong; empty if there is nothing to say.
+    """
+
+    number: int
+    source: Source
+    question: int | None
+    step: int
+    symptoms: tuple[Symptom, ...]
+    proposal: Proposed | None = None
+    verdicts: tuple[Judged, ...] = ()
+    intervention: int | None = None
+    applied_step: int | None = None
+    changes: tuple[Changed, ...] = ()
+    read_back: tuple[ReadBack, ...] = ()
+    outcome: Outcome | None = None
+    ending: Ending = "open"
+    detail: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the decision as JSON-ready values."""
+        return json_ready(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A value of the objective, and the step it was evaluated after."""
+
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that went wrong beside the training."""
+
+    step: int
+    problem: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A run at a glance.
+
+    Args:
+        run: Its name.
+        manager: Which manager.
+        status: Whether its ledger was closed in order; ``not ended`` is running, or cut off.
+        ended_because: The reason given at its end; None if it has not ended.
+        steps: Step of the newest record.
+        total_steps: Planned length; None if not known.
+        objective: Direction and signal, such as ``minimize val/loss``.
+        first: First evaluation.
+        best: Best finite evaluation.
+        last: Newest evaluation.
+        num_evaluations: Evaluations reported.
+        num_questions: Questions asked.
+        interventions: Actions applied, of the manager and of the reflex.
+        reflex_interventions: Of these, those of the reflex.
+        rejections: Verdicts against an action.
+        recipe_start: Recipe the run began with.
+        recipe_now: Recipe in force.
+        problems: What went wrong beside the training.
+        notes: What is limited in this run.
+        versions: Packages and their versions.
+    """
+
+    run: str
+    manager: str
+    status: Status
+    ended_because: str | None
+    steps: int
+    total_steps: int | None
+    objective: str
+    first: Point | None
+    best: Point | None
+    last: Point | None
+    num_evaluations: int
+    num_questions: int
+    interventions: int
+    reflex_interventions: int
+    rejections: int
+    recipe_start: Mapping[str, float]
+    recipe_now: Mapping[str, float]
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    versions: Mapping[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary as JSON-ready values."""
+        return json_ready(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A run at a glance, its decisions and its evaluations, oldest first."""
+
+    summary: RunSummary
+    decisions: tuple[Decision, ...]
+    evaluations: tuple[Point, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the timeline as JSON-ready values."""
+        return json_ready(self)
+
+
+def json_ready(value: Any) -> Any:
+    """Return dataclasses, mappings, sequences and numbers as values that are valid JSON."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: json_ready(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(item) for key, item in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, (tuple, list)):
+        return [json_ready(item) for item in cast("list[object]", value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -1,0 +1,252 @@
+"""Build the account of a run from the records of its ledger.
+
+The state is folded as the controller does it, so recipes and measurements are never worked out twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+from trimtab.controller.state import State
+from trimtab.controller.transitions import fold
+from trimtab.controls.recipe import Recipe
+from trimtab.decision.action import Action, NoAction, describe
+from trimtab.decision.briefing import Intervention
+from trimtab.diagnosis.base import Symptom
+from trimtab.errors import LedgerError
+from trimtab.ledger.record import (
+    ActionApplied,
+    ActionFailed,
+    ActionIntended,
+    AnswerDropped,
+    EvaluationRecorded,
+    ManagerAsked,
+    ManagerFailed,
+    ProblemNoticed,
+    ProposalReceived,
+    ReadBackRecorded,
+    Record,
+    RunEnded,
+    RunStarted,
+    SymptomObserved,
+    VerdictGiven,
+)
+from trimtab.report.account import (
+    Changed,
+    Decision,
+    Judged,
+    Outcome,
+    Point,
+    Problem,
+    Proposed,
+    RunSummary,
+    Timeline,
+)
+
+
+def build_timeline(records: Iterable[Record]) -> Timeline:
+    """Read a ledger's records in order and return the account of the run.
+
+    Args:
+        records: From the first on; the end may be missing.
+
+    Raises:
+        LedgerError: There is no record; the run was cut off before it began.
+        IllegalTransition: The records are out of order; the ledger was not written by a run.
+    """
+    book = _Book()
+    for record in records:
+        book.enter(record)
+    return book.timeline()
+
+
+class _Book:
+    """The decisions so far, and which of them each coming record belongs to."""
+
+    def __init__(self) -> None:
+        self._started: RunStarted | None = None
+        self._ended: RunEnded | None = None
+        self._state: State | None = None
+        self._decisions: list[Decision] = []
+        self._by_question: dict[int, int] = {}
+        self._by_intervention: dict[int, int] = {}
+        self._reflex: int | None = None  # the reflex's act that still looks for an action
+        self._judged = 0  # the decision of the newest verdict: an intent belongs to it
+        self._symptoms: dict[str, Symptom] = {}
+        self._evaluations: list[Point] = []
+        self._problems: list[Problem] = []
+        self._num_rejections = 0
+
+    def enter(self, record: Record) -> None:
+        before = self._state
+        self._state = fold(before, record)
+        match record:
+            case RunStarted():
+                self._started = record
+            case RunEnded():
+                self._ended = record
+            case EvaluationRecorded():
+                self._evaluations.append(Point(record.step, record.objective))
+            case SymptomObserved():
+                self._symptoms[record.symptom.name] = record.symptom
+            case ProblemNoticed():
+                self._problems.append(Problem(record.step, record.problem, record.detail))
+            case ManagerAsked() | ProposalReceived() | ManagerFailed() | AnswerDropped():
+                self._enter_answer(record)
+            case VerdictGiven():
+                self._enter_verdict(record)
+            case _:
+                self._enter_action(record, before)
+
+    def _enter_answer(self, record: ManagerAsked | ProposalReceived | ManagerFailed | AnswerDropped) -> None:
+        if isinstance(record, ManagerAsked):
+            self._by_question[record.question] = len(self._decisions)
+            self._begin(Decision(0, "manager", record.question, record.step, record.briefing.symptoms))
+            return
+        place = self._by_question.get(record.question)
+        if place is None:  # an answer to a question that was never asked
+            self._problems.append(Problem(record.step, f"an answer to question {record.question}", "it was never asked"))
+            return
+        match record:
+            case ProposalReceived():
+                proposal = record.proposal
+                words = describe(proposal.action)
+                proposed = Proposed(proposal.action.kind, words, proposal.reason, proposal.expectation, record.latency_seconds)
+                self._update(place, proposal=proposed)
+            case ManagerFailed():
+                ending = "dropped" if self._decisions[place].proposal else "manager_failed"
+                self._update(place, ending=ending, detail=_joined(record.problem, record.detail))
+            case AnswerDropped():
+                # A late answer to a question that was closed already does not change how that one ended.
+                ending = self._decisions[place].ending
+                self._update(place, ending="dropped" if ending == "open" else ending)
+                self._update(place, detail=_joined(self._decisions[place].detail, f"answer dropped: {record.detail}", "; "))
+
+    def _enter_verdict(self, record: VerdictGiven) -> None:
+        judged = Judged(record.step, describe(record.action), record.accepted, record.reasons)
+        self._num_rejections += not record.accepted
+        place = self._by_question.get(record.question)
+        if record.source == "reflex" or place is None:
+            place = self._reflex_act(record)
+        verdicts = (*self._decisions[place].verdicts, judged)
+        self._judged = place
+        if not record.accepted:
+            self._update(place, verdicts=verdicts, ending="rejected", detail="; ".join(r.detail for r in record.reasons))
+        elif isinstance(record.action, NoAction):
+            self._update(place, verdicts=verdicts, ending="no_action", detail=self._reason(place))
+        else:
+            self._update(place, verdicts=verdicts, ending="open", detail="")
+
+    def _reflex_act(self, record: VerdictGiven) -> int:
+        """Return the act a verdict on the reflex belongs to: the one whose last choice was rejected, or a new one."""
+        place = self._reflex
+        if place is None or self._decisions[place].step != record.step:
+            place = len(self._decisions)
+            found = tuple(s for s in self._symptoms.values() if s.step == record.step and s.severity == "critical")
+            self._begin(Decision(0, record.source, None, record.step, found))
+        self._update(place, proposal=_unexplained(record.action))
+        self._reflex = None if record.accepted else place
+        return place
+
+    def _enter_action(self, record: Record, before: State | None) -> None:
+        if isinstance(record, ActionIntended):
+            self._by_intervention[record.intervention] = self._judged
+            self._intend(self._judged, record)
+        elif isinstance(record, (ActionApplied, ActionFailed, ReadBackRecorded)):
+            place = self._by_intervention.get(record.intervention)
+            if place is None:
+                return
+            match record:
+                case ActionApplied():
+                    changes = _changes(before.recipe if before else record.recipe, record.recipe)
+                    self._update(place, applied_step=record.step, changes=changes, ending="applied")
+                case ActionFailed():
+                    restored = f"the state of {record.restored} was restored" if record.restored else ""
+                    changes = _changes(before.recipe if before else record.recipe, record.recipe)
+                    self._update(place, changes=changes, ending="failed", detail=_joined(record.problem, restored, "; "))
+                case ReadBackRecorded():
+                    self._update(place, read_back=record.results)
+
+    def _intend(self, place: int, record: ActionIntended) -> None:
+        decision = self._decisions[place]
+        self._update(place, intervention=record.intervention)
+        if decision.source == "reflex":
+            proposed = Proposed(record.action.kind, describe(record.action), record.reason, None, None)
+            known = tuple(self._symptoms[name] for name in record.symptoms if name in self._symptoms)
+            self._update(place, proposal=proposed, symptoms=known)
+
+    def _reason(self, place: int) -> str:
+        proposal = self._decisions[place].proposal
+        return proposal.reason if proposal else ""
+
+    def _begin(self, decision: Decision) -> None:
+        self._decisions.append(replace(decision, number=len(self._decisions) + 1))
+
+    def _update(self, place: int, **values: object) -> None:
+        self._decisions[place] = replace(self._decisions[place], **values)
+
+    def timeline(self) -> Timeline:
+        started, state = self._started, self._state
+        if started is None or state is None:
+            raise LedgerError("the ledger is empty", allowed="records from run_started on", next_step="look at another run")
+        applied = [decision for decision in self._decisions if decision.applied_step is not None]
+        finite = [point for point in self._evaluations if math.isfinite(point.value)]
+        sign = 1 if started.envelope.objective.direction == "minimize" else -1
+        summary = RunSummary(
+            run=started.run,
+            manager=started.manager,
+            status="ended" if self._ended else "not ended",
+            ended_because=self._ended.reason if self._ended else None,
+            steps=state.step,
+            total_steps=started.total_steps,
+            objective=str(started.envelope.objective),
+            first=self._evaluations[0] if self._evaluations else None,
+            best=min(finite, key=lambda point: sign * point.value, default=None),
+            last=self._evaluations[-1] if self._evaluations else None,
+            num_evaluations=len(self._evaluations),
+            num_questions=len(self._by_question),
+            interventions=len(applied),
+            reflex_interventions=sum(decision.source == "reflex" for decision in applied),
+            rejections=self._num_rejections,
+            recipe_start=dict(state.initial.values),
+            recipe_now=dict(state.recipe.values),
+            problems=tuple(self._problems),
+            notes=started.notes,
+            versions=dict(started.versions),
+        )
+        for intervention in state.interventions:
+            place = self._by_intervention[intervention.number]
+            if self._decisions[place].ending == "applied":
+                self._update(place, outcome=_outcome(intervention))
+        return Timeline(summary, tuple(self._decisions), tuple(self._evaluations))
+
+
+def _outcome(intervention: Intervention) -> Outcome | None:
+    """Return what is known of an intervention's success; None as long as nothing is."""
+    if intervention.objective_after is None and intervention.met is None:
+        return None
+    return Outcome(
+        objective_before=intervention.objective_before,
+        objective_after=intervention.objective_after,
+        gain=intervention.gain,
+        expected_gain=intervention.expectation.gain if intervention.expectation else None,
+        num_evaluations=intervention.evaluations_measured,
+        is_complete=intervention.is_complete,
+        met=intervention.met,
+    )
+
+
+def _changes(before: Recipe, after: Recipe) -> tuple[Changed, ...]:
+    known = dict(before.values)
+    return tuple(Changed(name, known.get(name, math.nan), value) for name, value in after.difference(before))
+
+
+def _unexplained(action: Action) -> Proposed:
+    """Return a choice of the reflex; its reason is recorded once it is carried out."""
+    return Proposed(action.kind, describe(action), "", None, None)
+
+
+def _joined(first: str, second: str, by: str = ": ") -> str:
+    return by.join(part for part in (first, second) if part)

@@ -1,0 +1,194 @@
+"""The engine: gives events to the controller and carries out the effects, in order.
+
+Rules:
+1. A record is in the ledger before what follows it is done. If the ledger cannot be written, nothing
+   more is done to the run.
+2. An action's outcome goes back to the controller as an event, whatever it was.
+3. Events that come up while effects are carried out wait until those are done, so the ledger has the
+   order in which the state was folded.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.actuation.binding import Binding, StateStore
+from trimtab.actuation.enact import enact
+from trimtab.controller.effect import Append, Ask, DeleteCheckpoint, Effect, Enact
+from trimtab.controller.event import (
+    CheckpointWritten,
+    EnactmentDone,
+    EnactmentFailed,
+    Event,
+    ProblemFound,
+    ReadBackTaken,
+    RunBegan,
+)
+from trimtab.controller.state import State
+from trimtab.controller.step import step as control
+from trimtab.decision.action import checkpoint_of
+from trimtab.errors import CheckpointError, TrimtabError
+from trimtab.ledger.journal import Journal
+from trimtab.runtime.answer import ManagerClient
+from trimtab.runtime.clock import Clock
+from trimtab.telemetry.telemetry import Telemetry
+from trimtab.verification.verdict import VerifiedAction
+
+_READ_BACK_WITHIN_STEPS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Unproved:
+    """An intervention whose values no optimizer step has used yet."""
+
+    intervention: int
+    applied_step: int
+    controls: tuple[str, ...]
+
+
+class Engine:
+    """Runs the controller over one run.
+
+    Args:
+        journal: The ledger.
+        bindings: By control name.
+        store: Saves and restores the run's state.
+        manager: The manager, behind its client.
+        telemetry: Goes back with the state on a rollback.
+        clock: Time, for the record.
+        on_rewind: Called after the state went back to a checkpoint.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        bindings: Mapping[str, Binding],
+        store: StateStore,
+        manager: ManagerClient,
+        telemetry: Telemetry,
+        clock: Clock,
+        on_rewind: Callable[[], None],
+    ) -> None:
+        self._journal = journal
+        self._bindings = bindings
+        self._store = store
+        self._manager = manager
+        self._telemetry = telemetry
+        self._clock = clock
+        self._on_rewind = on_rewind
+        self._state: State | None = None
+        self._unproved: _Unproved | None = None
+        self._waiting: deque[Event] = deque()
+        self._is_busy = False
+        self.checkpoint_due = False
+
+    @property
+    def state(self) -> State:
+        """The controller's state; only after the run began."""
+        assert self._state is not None
+        return self._state
+
+    def dispatch(self, event: Event) -> None:
+        """Give an event to the controller and carry out what it orders.
+
+        Raises:
+            LedgerError: The record cannot be written: hold the recipe and do nothing more.
+        """
+        self._waiting.append(event)
+        if self._is_busy:
+            return
+        self._is_busy = True
+        try:
+            while self._waiting:
+                self._respond(self._waiting.popleft())
+        finally:
+            self._is_busy = False
+            self._waiting.clear()
+
+    def save_checkpoint(self, step: int) -> str | None:
+        """Save the state after ``step`` if it is healthy; return the checkpoint's id."""
+        self.checkpoint_due = False
+        if not self._store.is_healthy():
+            self.dispatch(ProblemFound(step, "no checkpoint", "weights or optimizer state are not finite"))
+            return None
+        id = f"step-{step:08d}"
+        # The checkpoint names the head of the ledger, so that head has to be on disk before it.
+        self._journal.sync()
+        head = self._journal.head
+        extra = {"step": step, "telemetry": self._telemetry.state(), "ledger_head": [head.sequence, head.hash]}
+        try:
+            self._store.save(id, extra)
+        except (CheckpointError, OSError) as error:
+            self.dispatch(ProblemFound(step, "no checkpoint", str(error)[:500]))
+            return None
+        self.dispatch(CheckpointWritten(step, id))
+        return id
+
+    def read_back(self, step: int) -> None:
+        """Record what the first optimizer step after an intervention really used."""
+        unproved = self._unproved
+        if unproved is None or step <= unproved.applied_step:
+            return
+        taken = [self._bindings[name].took_effect() for name in unproved.controls]
+        results = tuple(result for result in taken if result is not None)
+        if len(results) == len(taken):
+            self._unproved = None
+            self.dispatch(ReadBackTaken(step, unproved.intervention, results))
+        elif step - unproved.applied_step > _READ_BACK_WITHIN_STEPS:
+            self._unproved = None
+            detail = f"no optimizer step ran within {_READ_BACK_WITHIN_STEPS} steps, so nothing can be read back"
+            self.dispatch(ProblemFound(step, "a change was not seen in effect", detail))
+
+    def _respond(self, event: Event) -> None:
+        at = event.record.step if isinstance(event, RunBegan) else event.step
+        self._state, effects = control(self._state, event)
+        for effect in effects:
+            self._carry_out(at, effect)
+
+    def _carry_out(self, at: int, effect: Effect) -> None:
+        match effect:
+            case Append():
+                self._journal.append(effect.record, self._clock.wall_seconds())
+            case Ask():
+                self._manager.ask(at, effect.briefing)
+            case Enact():
+                self._enact(at, effect.verified)
+            case DeleteCheckpoint():
+                self._delete(at, effect.checkpoint)
+
+    def _enact(self, at: int, verified: VerifiedAction) -> None:
+        before = self.state.recipe
+        outcome = enact(verified, before, self._bindings, self._store)
+        checkpoint = checkpoint_of(verified.action)
+        if outcome.restored is not None:
+            self._rewind(checkpoint, outcome.restored)
+        changed = tuple(name for name, _ in outcome.recipe.difference(before))
+        if outcome.problem is not None:
+            restored = None if outcome.restored is None else checkpoint
+            unusable = checkpoint if outcome.checkpoint_is_unusable else None
+            self.dispatch(EnactmentFailed(at, outcome.recipe, outcome.problem, restored, unusable))
+            return
+        if changed:
+            # Another recipe has another level of loss: what was normal before says nothing now.
+            self._telemetry.rebase()
+        self._unproved = _Unproved(self.state.num_interventions, at, changed) if changed else None
+        # The changed course must be reachable: otherwise the reflex's next rollback would undo the change.
+        self.checkpoint_due = verified.source == "manager"
+        self.dispatch(EnactmentDone(at, outcome.recipe))
+
+    def _rewind(self, checkpoint: str | None, extra: dict[str, Any]) -> None:
+        """Take the telemetry back with the state, and add the evaluation made on that very state."""
+        self._telemetry.load_state(extra["telemetry"])
+        self._on_rewind()
+        saved = self.state.standing(0).checkpoint(checkpoint or "")
+        if saved is not None and saved.objective is not None:
+            self._telemetry.observe(saved.step, {self.state.envelope.objective.signal: saved.objective}, "evaluation")
+
+    def _delete(self, at: int, checkpoint: str) -> None:
+        try:
+            self._store.delete(checkpoint)
+        except (TrimtabError, OSError) as error:
+            self.dispatch(ProblemFound(at, "a checkpoint was not deleted", str(error)[:500]))

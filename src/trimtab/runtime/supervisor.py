@@ -1,0 +1,283 @@
+"""The supervisor: what a training loop talks to.
+
+Rules:
+1. Nothing raised here reaches the training loop after attaching. On any failure the recipe is held,
+   the failure is recorded and logged, and training goes on.
+2. State is saved, restored and changed only inside `step`, so always at the same point of the loop.
+3. `step` never waits; `evaluated` waits in mode ``boundary`` only, up to the deadline.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Final, Self
+
+from trimtab.controller.event import (
+    AnswerFailed,
+    AnswerReceived,
+    EvaluationReported,
+    ProblemFound,
+    RunBegan,
+    RunClosed,
+    StepTaken,
+    SymptomRaised,
+)
+from trimtab.controller.state import Phase, State
+from trimtab.controls.recipe import Recipe
+from trimtab.diagnosis.base import Symptom, View
+from trimtab.diagnosis.examine import EVALUATION_DETECTORS, STEP_DETECTORS, examine
+from trimtab.errors import UsageError, nearest
+from trimtab.ledger.record import RunStarted
+from trimtab.ledger.series import SeriesFile
+from trimtab.runtime.answer import Answer, ManagerClient
+from trimtab.runtime.engine import Engine
+from trimtab.runtime.reading import Reader, Reading
+from trimtab.runtime.run_dir import RunDirectory
+from trimtab.telemetry.signal import LOSS, LOSS_AT_EVALUATION, Kind
+from trimtab.telemetry.telemetry import Telemetry
+
+_LOG: Final = logging.getLogger("trimtab")
+_UNREPORTED_AFTER: Final = 3
+
+
+class Supervisor:
+    """Watches a run and carries out what was decided; made by `trimtab.supervise`.
+
+    Args:
+        started: The run's first record.
+        engine: Runs the controller.
+        manager: The manager's client; shared with the engine.
+        telemetry: Shared with the engine.
+        reader: Turns reported values into numbers.
+        series: The curves.
+        directory: The run's directory.
+        on_close: Called once when the run is closed.
+    """
+
+    def __init__(
+        self,
+        started: RunStarted,
+        engine: Engine,
+        manager: ManagerClient,
+        telemetry: Telemetry,
+        reader: Reader,
+        series: SeriesFile,
+        directory: RunDirectory,
+        on_close: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._manager = manager
+        self._telemetry = telemetry
+        self._reader = reader
+        self._series = series
+        self._directory = directory
+        self._every = started.evaluate_every_steps
+        self._on_close = on_close
+        self._objective = started.envelope.objective
+        self._step = 0
+        self._event = 0
+        self._evaluated_step: int | None = None
+        self._deferred: list[Symptom] = []
+        self._noticed: set[str] = set()
+        self._is_held = False
+        self._is_closed = False
+        engine.dispatch(RunBegan(started))
+        # Something to go back to before the first evaluation; at this point of the loop only once.
+        self._checkpoint = engine.save_checkpoint(0)
+
+    @property
+    def run_directory(self) -> RunDirectory:
+        """Where the run is recorded."""
+        return self._directory
+
+    @property
+    def state(self) -> State:
+        """What the controller knows; for display."""
+        return self._engine.state
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe in force."""
+        return self._engine.state.recipe
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether the loop should evaluate now and report it with `evaluated`."""
+        return self._step > 0 and self._step % self._every == 0 and self._evaluated_step != self._step
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the loop was asked to end; it is free not to."""
+        return self._engine.state.stop_reason is not None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether trimtab has failed and only holds the recipe."""
+        return self._is_held
+
+    def step(self, **signals: object) -> None:
+        """Report one optimizer step; call it right after `optimizer.step()`.
+
+        Never waits and never raises. All changes to the run happen here.
+
+        Args:
+            **signals: Measured values by name: numbers, or tensors with one element. ``loss`` and
+                ``grad_norm`` are watched by the reflex.
+        """
+        self._step += 1
+        if self._is_held or self._is_closed:
+            return
+        try:
+            self._take_step(signals)
+        except Exception as error:  # noqa: BLE001 - rule 1: training goes on
+            self._hold(error)
+
+    def evaluated(self, metrics: Mapping[str, object]) -> None:
+        """Report an evaluation of the present state.
+
+        Never raises. In mode ``boundary`` it waits for the manager, up to the deadline.
+
+        Args:
+            metrics: Values by name; the objective must be among them.
+        """
+        if self._is_held or self._is_closed:
+            return
+        try:
+            self._take_evaluation(metrics)
+        except Exception as error:  # noqa: BLE001 - rule 1: training goes on
+            self._hold(error)
+
+    def close(self, reason: str = "finished") -> None:
+        """End supervision; the recipe in force stays. Calling it again does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        ended = RunClosed(self._step, reason)
+        # Each on its own: a full disk must not leave the manager running or the optimizer claimed.
+        for end in (self._manager.close, self._series.flush, lambda: self._engine.dispatch(ended), self._on_close):
+            try:
+                end()
+            except Exception:  # noqa: BLE001 - rule 1: training goes on
+                _LOG.warning("the run could not be closed in order", exc_info=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close("finished" if kind is None else f"the training loop raised {kind.__name__}")
+
+    def _take_step(self, signals: Mapping[str, object]) -> None:
+        step = self._step
+        version = self._engine.state.version
+        for reading in self._reader.take(step, signals):
+            self._observe(reading)
+            if self._engine.state.version != version:
+                break  # the reflex went back: later readings belong to the course that was left
+        self._engine.read_back(step)
+        for symptom in self._deferred:
+            self._engine.dispatch(SymptomRaised(step, symptom))
+        self._deferred.clear()
+        self._hear(wait_seconds=0.0)
+        self._save_if_due()
+        if step == self._every * _UNREPORTED_AFTER and self._engine.state.num_evaluations == 0:
+            self._notice(
+                "the objective was never reported",
+                f"call supervisor.evaluated({{{self._objective.signal!r}: ...}}) when supervisor.evaluation_due; "
+                f"until then the run has only the reflex",
+            )
+
+    def _observe(self, reading: Reading) -> None:
+        self._record(reading.step, self._known(reading, reading.values, "step"))
+        for symptom in examine(View(reading.step, self._telemetry, self._objective), STEP_DETECTORS):
+            self._engine.dispatch(SymptomRaised(self._step, symptom))
+
+    def _save_if_due(self) -> None:
+        self._checkpoint = None
+        if self._step == 1 or self._step % self._every == 0 or self._engine.checkpoint_due:
+            self._checkpoint = self._engine.save_checkpoint(self._step)
+
+    def _take_evaluation(self, metrics: Mapping[str, object]) -> None:
+        step = self._step
+        if self._evaluated_step == step:
+            self._notice("an evaluation was reported twice", "only the first one of a step counts")
+            return
+        if not isinstance(metrics, Mapping):
+            self._notice("an evaluation is not a mapping", f"give values by name: {{{self._objective.signal!r}: ...}}")
+            return
+        reading = self._reader.take_now(step, metrics)
+        name = self._objective.signal
+        if name not in reading.values:
+            self._notice("the objective is missing from an evaluation", f"{name!r}: {nearest(name, reading.values)}")
+            return
+        if self._checkpoint is None:
+            self._notice(
+                "an evaluation without a checkpoint",
+                "nothing can be rolled back to it: evaluate when supervisor.evaluation_due, or set evaluate_every_steps",
+            )
+        self._evaluated_step = step
+        known = self._known(reading, {**reading.values, **self._loss_now()}, "evaluation")
+        values = {name: value for name, value in known.items() if name in reading.values}
+        self._record(step, values)
+        symptoms = examine(View(step, self._telemetry, self._objective), EVALUATION_DETECTORS)
+        # The reflex acts inside `step` only (rule 2): a checkpoint fits that point of the loop alone.
+        self._deferred = [symptom for symptom in symptoms if symptom.severity == "critical"]
+        snapshot = self._telemetry.snapshot(step)
+        reported = tuple(sorted(values.items()))
+        self._engine.dispatch(EvaluationReported(step, reading.values[name], reported, self._checkpoint, snapshot, symptoms))
+        deliberation = self._engine.state.envelope.deliberation
+        if deliberation.mode == "boundary":
+            self._hear(wait_seconds=deliberation.deadline_seconds)
+
+    def _known(self, reading: Reading, values: Mapping[str, float], kind: Kind) -> Mapping[str, float]:
+        """Take values into the telemetry; return those whose names it accepts."""
+        if reading.refused is not None:
+            self._notice("a signal was refused", reading.refused)
+        try:
+            self._telemetry.observe(reading.step, values, kind)
+        except UsageError as error:
+            self._notice("a signal was refused", str(error))
+            return {name: value for name, value in values.items() if self._telemetry.window(name) is not None}
+        return values
+
+    def _loss_now(self) -> dict[str, float]:
+        window = self._telemetry.window(LOSS)
+        return {} if window is None or not window.count else {LOSS_AT_EVALUATION: window.slow}
+
+    def _hear(self, wait_seconds: float) -> None:
+        """Take in the manager's answer if it is there, and let the controller act on it when due."""
+        state = self._engine.state
+        if state.phase is Phase.ASKED:
+            outcome = self._manager.wait(wait_seconds) if wait_seconds else self._manager.poll()
+            if isinstance(outcome, Answer):
+                event = AnswerReceived(self._step, outcome.question, outcome.proposal, outcome.latency_seconds)
+                self._engine.dispatch(event)
+            elif outcome is not None:
+                self._engine.dispatch(AnswerFailed(self._step, outcome.question, outcome.problem, outcome.detail))
+        if self._engine.state.question is not None and not wait_seconds:
+            self._engine.dispatch(StepTaken(self._step))
+
+    def _record(self, step: int, values: Mapping[str, float]) -> None:
+        self._event += 1
+        try:
+            self._series.append(self._event, step, values)
+        except OSError as error:
+            self._notice("the curves cannot be written", str(error))
+
+    def _notice(self, problem: str, detail: str) -> None:
+        """Record and log a problem, each kind once."""
+        if problem in self._noticed:
+            return
+        self._noticed.add(problem)
+        _LOG.warning("%s at step %d: %s", problem, self._step, detail)
+        self._engine.dispatch(ProblemFound(self._step, problem, detail))
+
+    def _hold(self, error: Exception) -> None:
+        self._is_held = True
+        _LOG.error("trimtab holds the recipe from step %d on; training goes on", self._step, exc_info=error)
+        try:
+            self._manager.close()
+            self._engine.dispatch(ProblemFound(self._step, "trimtab failed and holds the recipe", repr(error)[:500]))
+        except Exception:  # noqa: BLE001 - the ledger itself may be what failed; the log has the reason above
+            _LOG.error("the failure could not be recorded in the ledger")

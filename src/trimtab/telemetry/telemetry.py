@@ -1,0 +1,76 @@
+"""The telemetry of a run: all signals, taken in step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trimtab.errors import UsageError
+from trimtab.telemetry.signal import MAX_SIGNALS, Kind, check_signal_name
+from trimtab.telemetry.snapshot import Snapshot, summarize
+from trimtab.telemetry.window import Window
+
+
+class Telemetry:
+    """All signals of a run, in constant memory.
+
+    A name is checked when it is first seen; taking in a known signal costs no check.
+    """
+
+    def __init__(self) -> None:
+        self._windows: dict[str, Window] = {}
+        self._kinds: dict[str, Kind] = {}
+
+    def observe(self, step: int, values: Mapping[str, float], kind: Kind = "step") -> None:
+        """Take in values measured after ``step``.
+
+        Raises:
+            UsageError: Rename the signal that the message names; the other values were taken in.
+        """
+        refused: UsageError | None = None
+        for name, value in values.items():
+            window = self._windows.get(name)
+            if window is None:
+                try:
+                    window = self._register(name, kind)
+                except UsageError as error:
+                    refused = error
+                    continue
+            window.add(step, value)
+        if refused is not None:
+            raise refused
+
+    def _register(self, name: str, kind: Kind) -> Window:
+        check_signal_name(name)
+        if len(self._windows) >= MAX_SIGNALS:
+            raise UsageError("too many signals", received=name, allowed=f"{MAX_SIGNALS} names", next_step="log fewer names")
+        self._kinds[name] = kind
+        return self._windows.setdefault(name, Window())
+
+    def window(self, name: str) -> Window | None:
+        """Return the signal's window, or None if it was never seen."""
+        return self._windows.get(name)
+
+    def names(self, kind: Kind | None = None) -> tuple[str, ...]:
+        """Return the names seen so far, sorted; of one kind, or of all."""
+        return tuple(sorted(name for name, known in self._kinds.items() if kind is None or known == kind))
+
+    def snapshot(self, step: int) -> Snapshot:
+        """Return the frozen view after ``step``."""
+        summaries = (summarize(name, self._kinds[name], self._windows[name]) for name in self.names())
+        return Snapshot(step, tuple(summary for summary in summaries if summary is not None))
+
+    def rebase(self) -> None:
+        """Start the running averages of the step signals over, because the recipe changed."""
+        for name, window in self._windows.items():
+            if self._kinds[name] == "step":
+                window.rebase()
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values, for a checkpoint."""
+        return {name: {"kind": self._kinds[name], "window": w.state()} for name, w in self._windows.items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to what ``state`` returned; signals first seen since then start afresh."""
+        self._windows = {name: Window.from_state(entry["window"]) for name, entry in state.items()}
+        self._kinds = {name: entry["kind"] for name, entry in state.items()}

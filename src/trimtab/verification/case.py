@@ -1,0 +1,56 @@
+"""The case a constraint judges: an action, who proposed it, and where the run stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from trimtab.controls.control import Control
+from trimtab.controls.envelope import Envelope
+from trimtab.controls.recipe import Recipe
+from trimtab.controls.standing import Standing
+from trimtab.decision.action import Action, Change, changes_of, checkpoint_of
+from trimtab.verification.verdict import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is judged.
+
+    Args:
+        action: The proposed action.
+        source: A manager or the reflex.
+        envelope: What the user allows.
+        standing: Where the run stands now, at the time of application.
+        asked_step: Step after which the question was asked; the present step for the reflex.
+        asked_version: Count of applied actions when the question was asked.
+    """
+
+    action: Action
+    source: Source
+    envelope: Envelope
+    standing: Standing
+    asked_step: int
+    asked_version: int
+
+    def base_recipe(self) -> Recipe:
+        """Return the recipe the changes start from: the checkpoint's after a rollback, else today's."""
+        id = checkpoint_of(self.action)
+        checkpoint = None if id is None else self.standing.checkpoint(id)
+        return self.standing.recipe if checkpoint is None else checkpoint.recipe
+
+    def known_changes(self) -> list[tuple[Control, Change]]:
+        """Return the changes whose control the envelope has."""
+        return [
+            (self.envelope.control(change.control), change)
+            for change in changes_of(self.action)
+            if change.control in self.envelope
+        ]
+
+
+class Constraint(Protocol):
+    """One rule that an action must keep."""
+
+    def __call__(self, case: Case) -> list[str]:
+        """Return what is wrong, one sentence each; empty if the rule is kept."""
+        ...

@@ -1,0 +1,18 @@
+"""permitted_moves: the value is reached by one of the control's moves."""
+
+from __future__ import annotations
+
+from trimtab.verification.case import Case
+
+
+def permitted_moves(case: Case) -> list[str]:
+    """Reject a manager's values that no permitted move reaches; the reflex has a move of its own."""
+    if case.source == "reflex":
+        return []
+    base = case.base_recipe()
+    wrong: list[str] = []
+    for control, change in case.known_changes():
+        targets = control.moves.targets(base[control.name])
+        if change.value not in targets:
+            wrong.append(f"{control.name}: {change.value!r} is not a permitted move from {base[control.name]!r}")
+    return wrong

@@ -1,0 +1,180 @@
+"""`show`, `runs` and `verify`, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.report.sample_run import Play, whole_run, write_ledger
+from trimtab.cli.app import main
+
+HOSTILE = "\x1b[31m[red]\n\u202e\ud800"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    write_ledger(tmp_path / "runs" / "first", whole_run())
+    write_ledger(tmp_path / "runs" / "demo-1" / "managed", whole_run()[:20])
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out, printed.err
+
+
+@pytest.mark.parametrize("run", ["first", "runs/first", "runs/first/ledger.jsonl"])
+def test_show_tells_the_whole_story(capsys: pytest.CaptureFixture[str], run: str) -> None:
+    code, out, err = call(capsys, "show", run)
+    assert (code, err) == (0, "")
+    for told in (
+        "first · rules · ended: finished",
+        "best 1.7 at step 300",
+        "dropout 0 → 0.1 · learning_rate 0.003 → 0.0015",
+        "#1-2  steps 50 to 100 · 2 questions · no action",
+        "#3  step 200 · manager · applied at step 210 as intervention 1",
+        "overfitting in val/loss: objective 2.1, best_objective 1.9",
+        "rollback to step-00000100, dropout=0.1",
+        "gain +0.1 · as expected",
+        "not a permitted",
+        "the reflex answers non_finite",
+        "non_finite in train/loss: value NaN",
+        "the binding broke",
+        "expected 0.0015 in effect, found 0.003",
+        "2 problems",
+    ):
+        assert told in out
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_show_keeps_to_the_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = call(capsys, "show", "first")
+    assert max(len(line) for line in out.splitlines()) <= columns
+
+
+def test_show_all_tells_every_question(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "show", "first", "--all")
+    assert "#1  step 50" in out
+    assert "too early" in out
+
+
+def test_show_as_json_is_one_valid_object(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "show", "first", "--json")
+    tree = json.loads(out, parse_constant=pytest.fail)
+    assert set(tree) == {"summary", "decisions", "evaluations", "torn_bytes"}
+    assert tree["summary"]["interventions"] == 3
+    assert tree["evaluations"][5] == {"step": 350, "value": "NaN"}
+
+
+def test_hostile_texts_are_harmless_in_every_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_ledger(tmp_path / "runs" / "evil\x1b[2J", whole_run(HOSTILE))
+    for arguments in (["show", "evil\x1b[2J", "--all"], ["runs"], ["verify", "evil\x1b[2J"], ["show", "evil\x1b[3J"]):
+        _, out, err = call(capsys, *arguments)
+        assert "\\x1b[" in out + err
+        assert all(line.isprintable() for line in (out + err).splitlines())
+    assert "[red]" in call(capsys, "show", "evil\x1b[2J")[1]
+    assert call(capsys, "show", "evil\x1b[2J", "--json")[1].isascii()
+
+
+def test_show_says_that_a_run_goes_on_or_was_cut_off(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    ledger = tmp_path / "runs" / "demo-1" / "managed" / "ledger.jsonl"
+    with ledger.open("ab") as file:
+        file.write(b'{"hash":')
+    _, out, _ = call(capsys, "show", "demo-1/managed")
+    assert "not ended" in out
+    assert "last line is unfinished (8 bytes)" in out
+
+
+def test_show_of_a_run_without_decisions(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_ledger(tmp_path / "runs" / "new", Play(run="new").records)
+    _, out, _ = call(capsys, "show", "new")
+    assert "not evaluated yet" in out
+    assert "No decision yet." in out
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        ("frist", "did you mean 'first'?"),
+        ("demo-1", "name one: runs/demo-1/managed"),
+        ("runs", "runs/demo-1/managed, runs/first"),
+    ],
+)
+def test_a_run_that_is_not_there_is_an_error_with_a_hint(capsys: pytest.CaptureFixture[str], run: str, told: str) -> None:
+    code, out, err = call(capsys, "show", run)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert told in err
+    assert "Traceback" not in err
+
+
+def damage(folder: Path) -> None:
+    ledger = folder / "ledger.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    lines[7] = lines[7].replace(b"1.9", b"1.1")
+    ledger.write_bytes(b"".join(lines))
+
+
+def test_verify_says_whole_or_damaged_by_its_exit_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = call(capsys, "verify", "first")
+    assert code == 0
+    assert f"whole: {len(whole_run())} records" in out
+    damage(tmp_path / "runs" / "first")
+    code, out, _ = call(capsys, "verify", "first")
+    assert code == 1
+    assert "damaged" in out
+    assert "line 8" in out
+    assert call(capsys, "show", "first")[0] == 2
+
+
+def test_verify_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = call(capsys, "verify", "first", "--json")
+    whole = json.loads(out)
+    assert code == 0
+    assert (whole["ok"], whole["records"]) == (True, len(whole_run()))
+    damage(tmp_path / "runs" / "first")
+    code, out, _ = call(capsys, "verify", "first", "--json")
+    damaged = json.loads(out)
+    assert code == 1
+    assert (damaged["ok"], damaged["records"], damaged["line"]) == (False, 7, 8)
+
+
+def test_verify_finds_a_tail_that_was_cut_off_by_the_head_of_before(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    head = json.loads(call(capsys, "verify", "first", "--json")[1])["head"]
+    assert call(capsys, "verify", "first", "--head", head)[0] == 0
+    ledger = tmp_path / "runs" / "first" / "ledger.jsonl"
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:-2]))
+    assert call(capsys, "verify", "first")[0] == 0
+    assert call(capsys, "verify", "first", "--head", head)[0] == 1
+    code, _, err = call(capsys, "verify", "first", "--head", "what")
+    assert code == 2
+    assert "the head is malformed" in err
+
+
+def test_runs_lists_what_can_be_read_and_what_cannot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_ledger(tmp_path / "runs" / "demo-10", whole_run())
+    write_ledger(tmp_path / "runs" / "demo-2", whole_run())
+    damage(tmp_path / "runs" / "demo-2")
+    (tmp_path / "runs" / "empty").mkdir()
+    (tmp_path / "runs" / "empty" / "ledger.jsonl").touch()
+    code, out, _ = call(capsys, "runs", "--json")
+    listed = {run["name"]: run for run in json.loads(out)["runs"]}
+    assert code == 0
+    assert list(listed) == ["demo-1/managed", "demo-2", "demo-10", "empty", "first"]
+    assert [run["status"] for run in listed.values()] == ["not ended", "unreadable", "ended", "unreadable", "ended"]
+    assert listed["empty"]["problem"] == "no record yet"
+    assert listed["first"]["best"] == {"step": 300, "value": 1.7}
+    table = call(capsys, "runs")[1]
+    assert "unreadable" in table
+    assert "1000/1000" in table
+
+
+def test_runs_of_an_empty_folder_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Start one with: trimtab demo" in call(capsys, "runs", "nowhere")[1]
+    assert json.loads(call(capsys, "runs", "nowhere", "--json")[1]) == {"runs": []}

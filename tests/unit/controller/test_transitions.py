@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.builders import RECIPE, a_briefing, a_run_started, a_symptom
+from trimtab.controller.state import Phase, State
+from trimtab.controller.transitions import TRANSITIONS, begin, fold, next_phase
+from trimtab.decision.action import Adjust, Change, NoAction
+from trimtab.decision.proposal import Expectation, hold
+from trimtab.errors import IllegalTransition
+from trimtab.ledger.record import (
+    ActionApplied,
+    ActionFailed,
+    ActionIntended,
+    AnswerDropped,
+    CheckpointDeleted,
+    CheckpointSaved,
+    EvaluationRecorded,
+    InterventionMeasured,
+    ManagerAsked,
+    ManagerFailed,
+    ProblemNoticed,
+    ProposalReceived,
+    ReadBackRecorded,
+    Record,
+    RunEnded,
+    RunStarted,
+    SymptomObserved,
+    VerdictGiven,
+)
+
+HALVE = Adjust((Change("learning_rate", 5e-4),))
+ASKED = ManagerAsked(100, 1, a_briefing())
+RECEIVED = ProposalReceived(101, 1, hold("wait"), 0.1)
+INTENDED = ActionIntended(110, 1, "manager", HALVE, RECIPE, (), "because", Expectation(0.0, 1))
+APPLIED = ActionApplied(110, 1, RECIPE)
+
+WAY_TO: dict[Phase, tuple[Record, ...]] = {
+    Phase.WATCHING: (INTENDED, APPLIED),
+    Phase.ASKED: (INTENDED, APPLIED, ASKED),
+    Phase.ANSWERED: (INTENDED, APPLIED, ASKED, RECEIVED),
+    Phase.ENACTING: (INTENDED, APPLIED, ActionIntended(210, 2, "manager", HALVE, RECIPE, (), "because", None)),
+    Phase.ENDED: (RunEnded(300, "finished"),),
+}
+
+KNOWLEDGE: tuple[Record, ...] = (
+    CheckpointSaved(1, "a"),
+    CheckpointDeleted(1, "a"),
+    EvaluationRecorded(1, 2.0, (), None),
+    SymptomObserved(1, a_symptom()),
+    AnswerDropped(1, 7, "late"),
+    ReadBackRecorded(1, 1, ()),
+    InterventionMeasured(1, 1, 1.9, 0.1, 1, is_complete=False, met=None),
+    ProblemNoticed(1, "a", "b"),
+)
+TURNING: tuple[Record, ...] = (
+    ASKED,
+    RECEIVED,
+    ManagerFailed(1, 1, "late", ""),
+    VerdictGiven(1, 0, "manager", NoAction(), True, ()),
+    ActionIntended(210, 2, "manager", HALVE, RECIPE, (), "because", None),
+    ActionApplied(1, 2, RECIPE),
+    ActionFailed(1, 2, RECIPE, "x"),
+    RunEnded(1, "finished"),
+)
+
+
+def state_in(phase: Phase) -> State:
+    state = begin(a_run_started())
+    for record in WAY_TO[phase]:
+        state = fold(state, record)
+    assert state.phase is phase
+    return state
+
+
+@pytest.mark.parametrize("record", TURNING, ids=lambda record: record.kind)
+@pytest.mark.parametrize("phase", Phase)
+def test_a_record_follows_exactly_where_the_table_says(phase: Phase, record: Record) -> None:
+    state = state_in(phase)
+    if record.kind in TRANSITIONS[phase]:
+        assert fold(state, record).phase is TRANSITIONS[phase][record.kind]
+    else:
+        with pytest.raises(IllegalTransition) as caught:
+            fold(state, record)
+        assert phase.value in str(caught.value)
+        assert record.kind in str(caught.value)
+
+
+@pytest.mark.parametrize("record", KNOWLEDGE, ids=lambda record: record.kind)
+@pytest.mark.parametrize("phase", Phase)
+def test_knowledge_leaves_the_phase_until_the_end(phase: Phase, record: Record) -> None:
+    state = state_in(phase)
+    if phase is Phase.ENDED:
+        with pytest.raises(IllegalTransition, match=record.kind):
+            fold(state, record)
+    else:
+        assert fold(state, record).phase is phase
+
+
+def test_nothing_follows_the_end() -> None:
+    assert TRANSITIONS[Phase.ENDED] == {}
+    assert set(TRANSITIONS) == set(Phase)
+
+
+def test_a_ledger_begins_with_run_started_and_has_it_once() -> None:
+    with pytest.raises(IllegalTransition, match="run_started"):
+        fold(None, RunEnded(1, "x"))
+    with pytest.raises(IllegalTransition, match="once"):
+        fold(begin(a_run_started()), a_run_started())
+    assert isinstance(a_run_started(), RunStarted)
+
+
+@pytest.mark.parametrize("make", [lambda: ActionApplied(210, 7, RECIPE), lambda: ActionFailed(210, 7, RECIPE, "x")])
+def test_an_outcome_belongs_to_the_intended_action(make: Callable[[], Record]) -> None:
+    with pytest.raises(IllegalTransition, match="intended"):
+        fold(state_in(Phase.ENACTING), make())
+
+
+def test_a_measurement_belongs_to_an_intervention() -> None:
+    measured = InterventionMeasured(1, 1, 1.9, 0.1, 1, is_complete=False, met=None)
+    with pytest.raises(IllegalTransition, match="measured"):
+        fold(begin(a_run_started()), measured)
+
+
+def test_an_unknown_kind_is_named() -> None:
+    with pytest.raises(IllegalTransition, match="teleported"):
+        next_phase(Phase.WATCHING, "teleported")
+
+
+def test_the_step_of_the_state_never_falls() -> None:
+    state = fold(state_in(Phase.WATCHING), ProblemNoticed(5, "a", "b"))
+    assert state.step == 110

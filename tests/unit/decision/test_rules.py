@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.builders import RECIPE, a_briefing, a_standing, a_symptom, an_envelope, an_intervention
+from trimtab.controls.bounds import Bounds
+from trimtab.controls.catalogue import dropout, learning_rate
+from trimtab.controls.control import Control
+from trimtab.controls.envelope import Authority
+from trimtab.controls.moves import Multiply
+from trimtab.controls.recipe import Recipe
+from trimtab.controls.standing import Checkpoint
+from trimtab.decision.action import Action, Adjust, Change, NoAction, Rollback, RollbackAndAdjust, SkipBatches, Stop
+from trimtab.decision.briefing import Briefing, Intervention, Timing
+from trimtab.decision.proposal import Expectation, Proposal
+from trimtab.decision.rules.manager import FAILED_REPAIRS, RulesManager
+from trimtab.decision.rules.table import RULES, Nudge, Rule
+
+BEST = "step-00000200"
+REGULARIZE = RollbackAndAdjust(BEST, (Change("dropout", 0.2), Change("weight_decay", 0.1)))
+ANNEAL = Adjust((Change("learning_rate", 5e-4),))
+
+
+def propose(briefing: Briefing) -> Proposal:
+    return RulesManager().propose(briefing)
+
+
+def about(rule: Rule) -> Briefing:
+    if rule.answers == "end_of_run":
+        return a_briefing(timing=Timing(400, 410, 600, total_steps=420))
+    return a_briefing(symptoms=(a_symptom(rule.answers),))
+
+
+def tried(proposal: Proposal, met: bool | None, number: int = 1) -> Intervention:
+    """The trial that ``proposal`` becomes."""
+    return an_intervention(proposal.action, met=met, reason=proposal.reason, number=number, objective_before=2.0)
+
+
+class TestEveryRule:
+    @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+    def test_it_fires_alone_on_its_symptom(self, rule: Rule) -> None:
+        proposal = RulesManager((rule,)).propose(about(rule))
+        assert proposal.reason.startswith(f"{rule.name}: ")
+        assert proposal.expectation is not None
+        assert isinstance(proposal.action, RollbackAndAdjust if rule.rolls_back else Adjust)
+        if isinstance(proposal.action, RollbackAndAdjust):
+            assert proposal.action.checkpoint == BEST
+        assert isinstance(proposal.action, (Adjust, RollbackAndAdjust))
+        for change, nudge in zip(proposal.action.changes, rule.nudges, strict=True):
+            assert (change.value > RECIPE[change.control]) == nudge.is_upward
+
+    @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+    def test_it_is_silent_on_other_symptoms(self, rule: Rule) -> None:
+        others = tuple(a_symptom(name) for name in ("non_finite", "loss_spike"))
+        assert RulesManager((rule,)).propose(a_briefing(symptoms=others)).action == NoAction()
+
+    @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+    def test_it_says_where_it_is_known_from(self, rule: Rule) -> None:
+        assert rule.source
+        assert rule.reason
+        assert 1 <= len(rule.nudges) <= 3
+
+    def test_names_are_unique_and_none_opens_another(self) -> None:
+        openings = [f"{rule.name}: " for rule in RULES]
+        assert len(set(openings)) == len(RULES)
+
+
+class TestTurns:
+    def test_the_first_rule_of_the_most_urgent_symptom_comes_first(self) -> None:
+        symptoms = (a_symptom("non_finite"), a_symptom("overfitting"), a_symptom("plateau"))
+        assert propose(a_briefing(symptoms=symptoms)).action == REGULARIZE
+
+    def test_a_rule_that_did_not_help_gives_its_turn_to_the_next(self) -> None:
+        first = propose(a_briefing(symptoms=(a_symptom(),)))
+        second = propose(a_briefing(symptoms=(a_symptom(),), interventions=(tried(first, met=False),)))
+        assert second.reason.startswith("anneal_from_best: ")
+
+    def test_the_only_rule_is_used_again_from_where_it_led(self) -> None:
+        first = propose(a_briefing(symptoms=(a_symptom("plateau"),)))
+        assert first.action == ANNEAL
+        standing = a_standing(recipe=RECIPE.replace([("learning_rate", 5e-4)]))
+        second = propose(
+            a_briefing(standing=standing, symptoms=(a_symptom("plateau"),), interventions=(tried(first, met=True),))
+        )
+        assert second.action == Adjust((Change("learning_rate", 2.5e-4),))
+
+    @pytest.mark.parametrize(("total_steps", "acts"), [(None, False), (100_000, False), (471, False), (470, True), (400, True)])
+    def test_the_end_of_the_run_is_the_last_fifteen_percent_of_a_known_length(
+        self, total_steps: int | None, acts: bool
+    ) -> None:
+        proposal = propose(a_briefing(timing=Timing(400, 410, 600, total_steps)))
+        assert isinstance(proposal.action, RollbackAndAdjust) == acts
+
+    def test_it_waits_while_measuring(self) -> None:
+        trial = an_intervention(ANNEAL, is_complete=False)
+        assert propose(a_briefing(symptoms=(a_symptom(),), interventions=(trial,))).action == NoAction()
+
+    def test_without_a_symptom_it_holds(self) -> None:
+        assert propose(a_briefing()).action == NoAction()
+
+    def test_what_did_not_help_from_the_same_state_is_not_repeated(self) -> None:
+        """Told each time that it did not help, it never gives the same answer twice."""
+        trials: list[Intervention] = []
+        for number in range(1, FAILED_REPAIRS + 1):
+            proposal = propose(a_briefing(symptoms=(a_symptom(),), interventions=tuple(trials)))
+            if proposal.action == NoAction():
+                break
+            assert proposal.action not in [trial.action for trial in trials]
+            trials.append(tried(proposal, met=False, number=number))
+        assert len(trials) == 2
+
+    def test_what_did_not_help_from_a_worse_state_may_be_tried_from_a_better_one(self) -> None:
+        trial = an_intervention(REGULARIZE, met=False, reason="anneal_from_best: why", objective_before=3.0)
+        assert propose(a_briefing(symptoms=(a_symptom(),), interventions=(trial,))).action == REGULARIZE
+
+
+class TestGivingUp:
+    def failures(self, *, last: Action = ANNEAL, count: int = FAILED_REPAIRS) -> tuple[Intervention, ...]:
+        actions = [ANNEAL] * (count - 1) + [last]
+        return tuple(an_intervention(action, met=False, number=at) for at, action in enumerate(actions, start=1))
+
+    def test_three_failures_are_not_enough(self) -> None:
+        briefing = a_briefing(symptoms=(a_symptom(),), interventions=self.failures(count=FAILED_REPAIRS - 1))
+        assert propose(briefing).action == REGULARIZE
+
+    def test_four_in_a_row_go_back_to_the_best(self) -> None:
+        proposal = propose(a_briefing(symptoms=(a_symptom(),), interventions=self.failures()))
+        assert (proposal.action, proposal.expectation) == (Rollback(BEST), Expectation(0.0, 1))
+
+    def test_after_going_back_it_asks_to_stop(self) -> None:
+        briefing = a_briefing(symptoms=(a_symptom(),), interventions=self.failures(last=Rollback(BEST)))
+        assert propose(briefing).action == Stop()
+
+    def test_without_rollbacks_left_it_asks_to_stop_and_without_that_it_holds(self) -> None:
+        for authority, action in (
+            (Authority(rollbacks=0), Stop()),
+            (Authority(rollbacks=0, may_stop=False), NoAction()),
+        ):
+            briefing = a_briefing(an_envelope(authority=authority), symptoms=(a_symptom(),), interventions=self.failures())
+            assert propose(briefing).action == action
+
+    def test_a_success_between_them_starts_the_count_again(self) -> None:
+        trials = (*self.failures(), an_intervention(SkipBatches(1), met=True))
+        assert propose(a_briefing(symptoms=(a_symptom("plateau"),), interventions=trials)).action != Rollback(BEST)
+
+    def test_without_the_symptom_it_holds_whatever_failed(self) -> None:
+        assert propose(a_briefing(interventions=self.failures())).action == NoAction()
+
+
+class TestMissingParts:
+    def test_a_missing_control_is_done_without(self) -> None:
+        briefing = a_briefing(an_envelope(controls=(dropout(0.0, 0.5),)), symptoms=(a_symptom(),))
+        assert propose(briefing).action == RollbackAndAdjust(BEST, (Change("dropout", 0.2),))
+
+    def test_without_the_first_rules_controls_the_next_rule_is_tried(self) -> None:
+        briefing = a_briefing(an_envelope(controls=(learning_rate(1e-6, 1e-2),)), symptoms=(a_symptom(),))
+        assert propose(briefing).action == RollbackAndAdjust(BEST, (Change("learning_rate", 5e-4),))
+
+    def test_without_any_known_control_it_holds(self) -> None:
+        other = Control("temperature", Bounds(0.1, 10.0), Multiply((2.0,)), "ratio", 4.0, 10.0, 0)
+        recipe = Recipe.of({"temperature": 1.0})
+        standing = a_standing(recipe=recipe, initial=recipe, checkpoints=(Checkpoint(BEST, 200, 2.0, recipe),))
+        symptoms = tuple(a_symptom(name) for name in ("overfitting", "plateau", "divergence"))
+        assert propose(a_briefing(an_envelope(controls=(other,)), standing, symptoms=symptoms)).action == NoAction()
+
+    def test_only_as_many_controls_as_allowed(self) -> None:
+        briefing = a_briefing(an_envelope(authority=Authority(controls_per_intervention=1)), symptoms=(a_symptom(),))
+        assert propose(briefing).action == RollbackAndAdjust(BEST, (Change("dropout", 0.2),))
+
+    def test_a_control_at_its_end_is_left_alone(self) -> None:
+        recipe = RECIPE.replace([("dropout", 0.5), ("weight_decay", 1.0)])
+        standing = a_standing(recipe=recipe, initial=recipe, checkpoints=(Checkpoint(BEST, 200, 2.0, recipe),))
+        proposal = propose(a_briefing(standing=standing, symptoms=(a_symptom(),)))
+        assert proposal.reason.startswith("anneal_from_best: ")
+
+
+@pytest.mark.parametrize(
+    ("nudge", "value", "aim"),
+    [
+        (Nudge("a", "multiply", 0.5), 2.0, 1.0),
+        (Nudge("a", "multiply", 10.0, at_least=0.1), 0.0, 0.1),
+        (Nudge("a", "multiply", 10.0, at_least=0.1), 0.5, 5.0),
+        (Nudge("a", "add", 0.1), 0.25, 0.35),
+        (Nudge("a", "add", -0.1, at_least=0.3), 0.25, 0.15),
+    ],
+)
+def test_a_nudge_aims(nudge: Nudge, value: float, aim: float) -> None:
+    assert nudge.aim(value) == pytest.approx(aim)

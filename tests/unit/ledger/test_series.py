@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import io
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.errors import LedgerDamaged, UsageError
+from trimtab.ledger.series import BUFFERED_ROWS, Row, SeriesFile, read_series
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "series.jsonl"
+
+
+def test_rows_read_back_with_non_finite_values(path: Path) -> None:
+    series = SeriesFile(path)
+    series.append(0, 10, {"loss": 1.0, "grad_norm": math.nan})
+    series.append(1, 5, {"loss": 2, "grad_norm": -math.inf})
+    series.flush()
+    rows = read_series(path)
+    assert repr(rows[0].values) == "{'grad_norm': nan, 'loss': 1.0}"
+    assert rows[1] == Row(1, 5, {"grad_norm": -math.inf, "loss": 2.0})
+
+
+def test_rows_are_buffered_until_there_are_enough(path: Path) -> None:
+    series = SeriesFile(path)
+    for n in range(BUFFERED_ROWS - 1):
+        series.append(n, n, {"loss": 1.0})
+    assert not path.exists()
+    series.append(BUFFERED_ROWS, 1, {"loss": 1.0})
+    assert len(read_series(path)) == BUFFERED_ROWS
+    series.flush()
+    assert len(read_series(path)) == BUFFERED_ROWS
+
+
+def test_the_size_is_bounded_and_the_far_past_gets_coarser(path: Path) -> None:
+    series = SeriesFile(path, max_points=100)
+    for n in range(5000):
+        series.append(n, n, {"loss": float(n)})
+        if n % 64 == 63:
+            assert len(read_series(path)) <= 100
+    series.flush()
+    kept = [row.sequence for row in read_series(path)]
+    gaps = [later - earlier for earlier, later in pairwise(kept)]
+    assert kept[0] == 0
+    assert kept[-1] == 4999
+    assert gaps[-20:] == [1] * 20
+    assert all(earlier >= later for earlier, later in pairwise(gaps))
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_series_goes_on_after_a_torn_line(path: Path) -> None:
+    first = SeriesFile(path, max_points=100)
+    first.append(0, 1, {"loss": 1.0})
+    first.flush()
+    with path.open("ab") as file:
+        file.write(b'{"n":1,"st')
+    assert [row.sequence for row in read_series(path)] == [0]
+    second = SeriesFile(path, max_points=100)
+    second.append(1, 2, {"loss": 1.0})
+    second.flush()
+    assert [row.sequence for row in read_series(path)] == [0, 1]
+
+
+def test_a_series_that_is_too_long_is_thinned_when_it_is_opened(path: Path) -> None:
+    series = SeriesFile(path)
+    for n in range(200):
+        series.append(n, n, {"loss": 1.0})
+    series.flush()
+    SeriesFile(path, max_points=50)
+    assert len(read_series(path)) <= 50
+
+
+def test_a_failed_write_is_reported_and_the_next_one_holds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    series = SeriesFile(path)
+    series.append(0, 1, {"loss": 1.0})
+    series.flush()
+    opened = Path.open
+
+    class Half(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(bytes(data)[:5])
+
+    def half(self: Path, mode: str = "r", **_: Any) -> Any:
+        return Half(self, "ab")
+
+    monkeypatch.setattr(Path, "open", half)
+    series.append(1, 2, {"loss": 1.0})
+    with pytest.raises(OSError, match="wrote 5 of"):
+        series.flush()
+    monkeypatch.setattr(Path, "open", opened)
+    assert [row.sequence for row in read_series(path)] == [0]
+    series.append(2, 3, {"loss": 1.0})
+    series.flush()
+    assert [row.sequence for row in read_series(path)] == [0, 2]
+
+
+def test_a_folder_that_is_gone_is_an_os_error_and_takes_no_memory(tmp_path: Path) -> None:
+    series = SeriesFile(tmp_path / "gone" / "series.jsonl")
+    failures = 0
+    for n in range(10 * BUFFERED_ROWS):
+        try:
+            series.append(n, n, {"loss": 1.0})
+        except OSError:
+            failures += 1
+    assert failures == 10
+    assert series._buffer == []
+
+
+@pytest.mark.parametrize(
+    "line", [b"{}", b"[]", b"nonsense", b'{"n":1,"step":2,"v":{"a":"b"}}', b'{"n":1,"step":Infinity,"v":{}}']
+)
+def test_a_malformed_row_before_the_end_is_named(path: Path, line: bytes) -> None:
+    path.write_bytes(b'{"n":0,"step":1,"v":{}}\n' + line + b"\n")
+    with pytest.raises(LedgerDamaged, match=r"series\.jsonl:2: .*delete the file"):
+        read_series(path)
+
+
+def test_a_missing_series_cannot_be_read_and_a_tiny_one_not_made(path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_series(path)
+    with pytest.raises(UsageError, match="max_points >= 4"):
+        SeriesFile(path, max_points=3)

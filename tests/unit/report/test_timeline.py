@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.report.sample_run import NON_FINITE, OVERFITTING, Play, whole_run
+from trimtab.controller.event import AnswerReceived, SymptomRaised
+from trimtab.decision.action import Adjust, Change, Rollback
+from trimtab.decision.proposal import Expectation, Proposal
+from trimtab.errors import IllegalTransition, LedgerError
+from trimtab.ledger.record import ActionApplied, AnswerDropped, VerdictGiven
+from trimtab.report.account import Changed, Point, json_ready
+from trimtab.report.timeline import build_timeline
+from trimtab.verification.verdict import Rejection
+
+
+def test_every_question_and_reflex_act_is_one_decision_with_its_ending() -> None:
+    decisions = build_timeline(whole_run()).decisions
+    assert [(decision.step, decision.source, decision.ending) for decision in decisions] == [
+        (50, "manager", "no_action"),
+        (100, "manager", "no_action"),
+        (200, "manager", "applied"),
+        (250, "manager", "rejected"),
+        (300, "manager", "manager_failed"),
+        (330, "reflex", "applied"),
+        (350, "manager", "manager_failed"),
+        (400, "manager", "failed"),
+        (450, "manager", "applied"),
+        (500, "manager", "manager_failed"),
+    ]
+    assert [decision.number for decision in decisions] == list(range(1, 11))
+    assert [decision.intervention for decision in decisions if decision.intervention] == [1, 2, 3, 4]
+
+
+def test_an_applied_proposal_is_told_from_symptom_to_outcome() -> None:
+    decision = build_timeline(whole_run()).decisions[2]
+    assert decision.symptoms == (OVERFITTING,)
+    assert decision.proposal is not None
+    assert decision.proposal.action == "rollback to step-00000100, dropout=0.1"
+    assert decision.proposal.reason == "validation loss turned up"
+    assert decision.proposal.latency_seconds == 0.25
+    assert decision.applied_step == 210
+    assert decision.changes == (Changed("dropout", 0.0, 0.1),)
+    assert [result.holds for result in decision.read_back] == [True]
+    outcome = decision.outcome
+    assert outcome is not None
+    # From the checkpoint's objective, 1.9, not from the 2.1 before the rollback.
+    assert (outcome.objective_before, outcome.objective_after, outcome.expected_gain) == (1.9, 1.8, 0.05)
+    assert outcome.gain == pytest.approx(0.1)
+    assert outcome.met is True
+
+
+def test_what_did_not_happen_says_why() -> None:
+    decisions = build_timeline(whole_run()).decisions
+    assert decisions[0].detail == "too early"
+    assert "permitted" in decisions[3].detail
+    assert [reason.constraint for reason in decisions[3].verdicts[0].reasons] == ["permitted_moves", "largest_change"]
+    assert decisions[4].detail.startswith("superseded: the reflex answers non_finite; answer dropped:")
+    assert decisions[6].detail == "not a proposal: the reply is not JSON"
+    assert decisions[7].detail == "the binding broke"
+    assert decisions[7].applied_step is None
+    assert decisions[9].detail.startswith("late")
+
+
+def test_the_reflex_is_told_with_the_evidence_it_acted_on() -> None:
+    decision = build_timeline(whole_run()).decisions[5]
+    assert [symptom.name for symptom in decision.symptoms] == ["non_finite"]
+    assert decision.question is None
+    assert decision.proposal is not None
+    assert decision.proposal.expectation is None
+    assert "attempt 1 of" in decision.proposal.reason
+
+
+def test_a_rejected_choice_of_the_reflex_belongs_to_the_same_act() -> None:
+    play = Play()
+    play.evaluate(100, 1.9)
+    played = len(play.records)
+    play.feed(SymptomRaised(120, replace(NON_FINITE, step=120)))
+    verdict = next(place for place, record in enumerate(play.records) if place >= played and isinstance(record, VerdictGiven))
+    against = (Rejection("authority", "spent"),)
+    refused = VerdictGiven(120, 0, "reflex", Adjust((Change("dropout", 0.1),)), accepted=False, reasons=against)
+    decision = build_timeline([*play.records[:verdict], refused, *play.records[verdict:]]).decisions[-1]
+    assert [judged.accepted for judged in decision.verdicts] == [False, True]
+    assert decision.ending == "applied"
+    only_refused = build_timeline([*play.records[:verdict], refused]).decisions[-1]
+    assert (only_refused.ending, only_refused.detail) == ("rejected", "spent")
+    assert [symptom.name for symptom in only_refused.symptoms] == ["non_finite"]
+
+
+def test_an_answer_waiting_when_the_reflex_acts_is_dropped() -> None:
+    play = Play()
+    play.evaluate(100, 1.9)
+    play.feed(AnswerReceived(101, 1, Proposal(Rollback("step-00000100"), "back", Expectation(0.0, 1)), 0.1))
+    play.feed(SymptomRaised(105, replace(NON_FINITE, step=105)))
+    dropped, act = build_timeline(play.records).decisions
+    assert (dropped.ending, act.ending) == ("dropped", "applied")
+    assert dropped.proposal is not None
+    assert dropped.detail == "superseded: the reflex answers non_finite"
+
+
+def test_the_summary_has_the_figures_of_the_run() -> None:
+    summary = build_timeline(whole_run()).summary
+    assert (summary.run, summary.manager, summary.status, summary.ended_because) == ("first", "rules", "ended", "finished")
+    assert (summary.steps, summary.total_steps, summary.num_evaluations, summary.num_questions) == (1000, 1000, 9, 9)
+    assert (summary.interventions, summary.reflex_interventions, summary.rejections) == (3, 1, 1)
+    assert (summary.first, summary.best, summary.last) == (Point(50, 3.2), Point(300, 1.7), Point(500, 1.74))
+    assert summary.recipe_start == {"dropout": 0.0, "learning_rate": 0.003}
+    assert summary.recipe_now == {"dropout": 0.1, "learning_rate": 0.0015}
+    assert [problem.problem for problem in summary.problems] == ["a change did not stick", "the disk is slow"]
+
+
+def test_the_best_of_an_objective_to_maximize_is_the_highest() -> None:
+    play = Play(objective="maximize val/loss")
+    for at, value in ((100, 0.5), (200, math.inf), (300, 0.8), (400, 0.7)):
+        play.evaluate(at, value)
+    assert build_timeline(play.records).summary.best == Point(300, 0.8)
+
+
+def test_a_ledger_cut_off_anywhere_is_still_told_in_valid_json() -> None:
+    records = whole_run("\x1b[31m\n\udcff")
+    for length in range(1, len(records) + 1):
+        timeline = build_timeline(records[:length])
+        tree = json.loads(json.dumps(timeline.as_json(), allow_nan=False))
+        assert len(tree["decisions"]) == len(timeline.decisions)
+        assert tree["summary"]["status"] == ("ended" if length == len(records) else "not ended")
+        assert timeline.decisions == () or json.dumps(timeline.decisions[-1].as_json(), allow_nan=False)
+
+
+def test_numbers_that_json_lacks_become_words() -> None:
+    assert json_ready({"a": [math.nan, math.inf, -math.inf, 1.5]}) == {"a": ["NaN", "Infinity", "-Infinity", 1.5]}
+    assert build_timeline(whole_run()).as_json()["decisions"][5]["symptoms"][0]["evidence"][0]["value"] == "NaN"
+
+
+def test_an_empty_ledger_is_refused() -> None:
+    with pytest.raises(LedgerError, match="empty"):
+        build_timeline([])
+
+
+def test_records_out_of_order_are_refused() -> None:
+    records = whole_run()
+    applied = next(record for record in records if isinstance(record, ActionApplied))
+    with pytest.raises(IllegalTransition):
+        build_timeline([records[0], applied])
+
+
+def test_an_answer_to_no_question_is_a_problem() -> None:
+    problems = build_timeline([whole_run()[0], AnswerDropped(3, 99, "who asked")]).summary.problems
+    assert [problem.problem for problem in problems] == ["an answer to question 99"]
