@@ -128,7 +128,7 @@ def a_briefing(envelope: Envelope | None = None, standing: Standing | None = Non
         "question": 1,
         "version": standing.version,
         "objective": envelope.objective,
-        "timing": Timing(standing.step, standing.step + 10, standing.step + 200, None),
+        "timing": Timing(standing.step, standing.step + 10, standing.step + 200, None, 100),
         "recipe": standing.recipe,
         "initial": standing.initial,
         "snapshot": Snapshot(standing.step, ()),

@@ -51,14 +51,15 @@ from trimtab.telemetry.snapshot import Snapshot
 from trimtab.verification.verdict import VerifiedAction
 
 DWELL_STEPS = 15
+# Each limit is the only one in the way of some move, so that the loss of any of them shows.
 ENVELOPE = Envelope(
     Objective("val/loss", "minimize"),
     (
-        learning_rate(2e-4, 4e-3, largest_change=2.0, cumulative_drift=3.0, dwell_steps=DWELL_STEPS),
-        weight_decay(0.0, 0.3, dwell_steps=DWELL_STEPS),
-        dropout(0.0, 0.4, largest_change=0.15, cumulative_drift=0.25, dwell_steps=DWELL_STEPS),
+        learning_rate(1e-5, 1e-1, largest_change=2.0, cumulative_drift=100.0, dwell_steps=DWELL_STEPS),
+        weight_decay(0.0, 0.3, largest_change=5.0, cumulative_drift=5.0, dwell_steps=DWELL_STEPS),
+        dropout(0.0, 0.5, largest_change=0.5, cumulative_drift=0.25, dwell_steps=DWELL_STEPS),
     ),
-    Authority(interventions=6, rollbacks=3, reflex_rollbacks=3),
+    Authority(interventions=4, rollbacks=2, reflex_rollbacks=3),
     Deliberation(apply_after_steps=3, stale_after_steps=20),
     Reflex(attempts=3, same_fault_within_steps=30, skip_batches=5),
 )
@@ -105,7 +106,15 @@ class Controller(RuleBasedStateMachine):
         except IllegalTransition as error:
             assert self.run.state is state
             assert str(error)
-            legal = (StepTaken, EvaluationReported, CheckpointWritten, AnswerReceived, AnswerFailed, ProblemFound)
+            legal = (
+                StepTaken,
+                EvaluationReported,
+                CheckpointWritten,
+                AnswerReceived,
+                AnswerFailed,
+                ProblemFound,
+                SymptomRaised,
+            )
             assert state.phase is Phase.ENDED or not isinstance(event, legal)
             return
         outcome = isinstance(event, (EnactmentDone, EnactmentFailed))
@@ -147,15 +156,33 @@ class Controller(RuleBasedStateMachine):
         self.give(AnswerReceived(self.at, self.run.now.num_questions + off_by, proposal, 0.1))
 
     @precondition(lambda self: self.run.now.phase is Phase.WATCHING)
-    @rule(data=st.data(), objective=st.floats(0.5, 4.0))
-    def deliberate(self, data: st.DataObject, objective: float) -> None:
-        """A whole question and its answer, undisturbed: chance alone seldom gets there."""
-        self.at += 1
-        self.evaluate(objective, saved=True, critical=False)
-        self.keep_the_books()
-        if self.run.now.phase is Phase.ASKED:
-            self.answer(data, offered=True, off_by=0)
-            self.train(3)
+    @rule(data=st.data(), questions=st.integers(1, 5))
+    def deliberate(self, data: st.DataObject, questions: int) -> None:
+        """Whole questions and answers, undisturbed: chance alone seldom gets there."""
+        for _ in range(questions):
+            self.at += data.draw(st.sampled_from((1, DWELL_STEPS)))
+            self.evaluate(data.draw(st.sampled_from((1.0, 2.0, 3.0))), saved=True, critical=False)
+            self.keep_the_books()
+            if self.run.now.phase is not Phase.ASKED:
+                return
+            self.train(data.draw(st.sampled_from((1, 2, 2, 20))))
+            action = data.draw(st.sampled_from(self.tempting()))
+            proposal = Proposal(action, "because", Expectation(0.0, 1))
+            self.give(AnswerReceived(self.at, self.run.now.num_questions, proposal, 0.1))
+            self.train(1)
+            if self.run.now.pending is not None:
+                self.carry_out()
+            self.the_recipe_is_in_the_envelope()
+            self.no_budget_is_exceeded()
+
+    def tempting(self) -> list[Action]:
+        """What one might well propose: one move of a control, or a rollback, whatever the envelope says to it."""
+        recipe = self.run.now.recipe
+        actions: list[Action] = [Rollback(id) for id in self.run.ids]
+        for control in ENVELOPE.controls:
+            targets = control.moves.targets(recipe[control.name])
+            actions.extend(Adjust((Change(control.name, value),)) for value in targets)
+        return actions
 
     def offered(self) -> list[Action]:
         if self.asked is None:
@@ -306,6 +333,7 @@ class Controller(RuleBasedStateMachine):
     def phase_and_question_fit_together(self) -> None:
         state = self.run.now
         assert (state.question is not None) == (state.phase in (Phase.ASKED, Phase.ANSWERED))
+        assert state.question is None or self.at - state.question.asked_step <= 20
         assert (state.proposal is not None) == (state.phase is Phase.ANSWERED)
         assert state.phase is Phase.ENDED or (state.pending is not None) == (state.phase is Phase.ENACTING)
 
@@ -325,7 +353,7 @@ class Controller(RuleBasedStateMachine):
         assert state == self.run.state
 
 
-Controller.TestCase.settings = settings(max_examples=60, stateful_step_count=50)
+Controller.TestCase.settings = settings(max_examples=200, stateful_step_count=50)
 TestController = Controller.TestCase
 
 

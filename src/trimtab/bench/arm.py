@@ -8,6 +8,7 @@ standard output are ``progress``, then one ``result`` or ``error``.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from trimtab.decision.briefing import Intervention
 from trimtab.errors import TrimtabError
 from trimtab.runtime.supervisor import Supervisor
 
-EVALUATE_EVERY_STEPS: Final = 50
+EVALUATE_EVERY_STEPS: Final = 100
 _PROGRESS_EVERY_STEPS: Final = 10
 
 
@@ -49,8 +50,9 @@ class Course:
     curve: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
 
     def best(self) -> tuple[int, float]:
-        """Return step and value of the lowest validation loss."""
-        return min(self.curve, key=lambda point: point[1])
+        """Return step and value of the lowest finite validation loss; the last one if none is finite."""
+        finite = [point for point in self.curve if math.isfinite(point[1])]
+        return min(finite or self.curve[-1:], key=lambda point: point[1])
 
 
 def preset_envelope() -> Envelope:

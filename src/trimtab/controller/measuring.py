@@ -30,7 +30,9 @@ def measure(state: State, step: int, objective: float) -> InterventionMeasured |
     if expectation is not None:
         limit = min(limit, expectation.within_evaluations)
     met = gain >= expectation.gain if expectation is not None and gain is not None else None
-    is_complete = seen >= limit or met is True
+    # A gain that was expected and is there ends the measuring; that nothing was lost shows at the end only.
+    is_early = met is True and expectation is not None and expectation.gain > 0
+    is_complete = seen >= limit or is_early
     return InterventionMeasured(
         step=step,
         intervention=earlier.number,

@@ -50,6 +50,7 @@ class State:
         envelope: What the user allows.
         manager: Name of the manager.
         total_steps: Planned length of the run; None if not known.
+        evaluate_every_steps: Steps between evaluations.
         can_skip: Whether the loader can skip batches.
         initial: The recipe the run started with.
         recipe: The recipe in force.
@@ -81,6 +82,7 @@ class State:
     envelope: Envelope
     manager: str
     total_steps: int | None
+    evaluate_every_steps: int
     can_skip: bool
     initial: Recipe
     recipe: Recipe

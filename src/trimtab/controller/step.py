@@ -174,6 +174,7 @@ def _ask(draft: Draft, event: EvaluationReported) -> None:
             applies_at_step=event.step + deliberation.lead_steps,
             stale_after_step=event.step + deliberation.stale_after_steps,
             total_steps=state.total_steps,
+            evaluate_every_steps=state.evaluate_every_steps,
         ),
         recipe=state.recipe,
         initial=state.initial,
@@ -204,9 +205,7 @@ def _reflex(draft: Draft, at: int, symptom: Symptom) -> None:
     for action in planned.actions:
         verified = draft.judge(at, action, "reflex")
         if verified is not None:
-            draft.intend(
-                at, verified, (symptom.name,), planned.reason, then_skip_batches=planned.then_skip_batches
-            )
+            draft.intend(at, verified, (symptom.name,), planned.reason, then_skip_batches=planned.then_skip_batches)
             return
 
 

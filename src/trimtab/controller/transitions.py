@@ -97,6 +97,7 @@ def begin(record: RunStarted) -> State:
         envelope=record.envelope,
         manager=record.manager,
         total_steps=record.total_steps,
+        evaluate_every_steps=record.evaluate_every_steps,
         can_skip=record.can_skip,
         initial=record.recipe,
         recipe=record.recipe,
@@ -162,9 +163,7 @@ def _evaluated(state: State, record: EvaluationRecorded) -> State:
         replace(checkpoint, objective=record.objective) if checkpoint.id == record.checkpoint else checkpoint
         for checkpoint in state.checkpoints
     )
-    return replace(
-        state, checkpoints=checkpoints, objective=record.objective, num_evaluations=state.num_evaluations + 1
-    )
+    return replace(state, checkpoints=checkpoints, objective=record.objective, num_evaluations=state.num_evaluations + 1)
 
 
 def _applied(state: State, record: ActionApplied) -> State:
@@ -193,9 +192,7 @@ def _pending(state: State, intervention: int) -> ActionIntended:
     return state.pending
 
 
-def _carried_out(
-    state: State, intended: ActionIntended, step: int, recipe: Recipe, target: Checkpoint | None
-) -> State:
+def _carried_out(state: State, intended: ActionIntended, step: int, recipe: Recipe, target: Checkpoint | None) -> State:
     """Return the state after an action, whole or failed: budgets are spent either way, or failures would be free."""
     changed = dict(state.changed_at) | {name: step for name, _ in recipe.difference(state.recipe)}
     by_reflex = intended.source == "reflex"
@@ -240,9 +237,7 @@ def fault_attempt(state: State, step: int) -> int:
     return state.fault_attempts + 1
 
 
-def _intervention(
-    state: State, intended: ActionIntended, step: int, checkpoint: Checkpoint | None
-) -> Intervention:
+def _intervention(state: State, intended: ActionIntended, step: int, checkpoint: Checkpoint | None) -> Intervention:
     return Intervention(
         number=intended.intervention,
         source="reflex" if intended.source == "reflex" else state.manager,

@@ -94,7 +94,7 @@ class Deliberation:
     apply_after_steps: int = 10
     stale_after_steps: int = 200
     deadline_seconds: float = 30.0
-    measure_over_evaluations: int = 2
+    measure_over_evaluations: int = 3
 
     @property
     def lead_steps(self) -> int:

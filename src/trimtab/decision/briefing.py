@@ -63,12 +63,14 @@ class Timing:
         applies_at_step: Step after which the answer is applied, if it is there.
         stale_after_step: Last step after which it can still be applied.
         total_steps: Planned length of the run; None if not known.
+        evaluate_every_steps: Steps between evaluations, and so between questions at the least.
     """
 
     asked_step: int
     applies_at_step: int
     stale_after_step: int
     total_steps: int | None
+    evaluate_every_steps: int
 
 
 @dataclass(frozen=True, slots=True)

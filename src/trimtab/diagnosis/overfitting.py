@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 
 from trimtab.controls.envelope import Objective
@@ -17,11 +18,12 @@ RECENT = 16
 class Overfitting:
     """Finds an objective that has parted from a falling training loss.
 
-    Either its mean since the best evaluation is worse than the best by more than the noise, or its
-    newest evaluations bring no gain beyond the noise while the training loss fell beyond its own.
+    Either its level is worse than its best level by more than the noise, or its newest evaluations
+    bring no gain beyond the noise while the training loss fell beyond its own. Levels are means of
+    neighbouring evaluations, so that one lucky evaluation is not taken for the level that was lost.
 
     Args:
-        patience_worse: Evaluations since the best one before it counts as worse.
+        patience_worse: Evaluations since the best level before it counts as worse.
         patience_still: Newest evaluations over which it may stand still.
         relative: Least margin for the objective, as a fraction of its magnitude.
         relative_fall: Least fall of the training loss, as a fraction of its magnitude.
@@ -56,16 +58,17 @@ class Overfitting:
         """Return the evaluations since the best and the evidence, if they are worse than it."""
         if len(values) <= self.patience_worse:
             return None
-        gains = [objective.gain(values[0], value) for value in values]
-        best = max(range(len(values)), key=gains.__getitem__)
-        since = values[best + 1 :]
+        levels = smooth(values)
+        gains = [objective.gain(levels[0], level) for level in levels]
+        best = max(range(len(levels)), key=gains.__getitem__)
+        since = levels[best + 1 :]
         if len(since) < self.patience_worse:
             return None
-        worse_by = objective.gain(fmean(since), values[best])
-        margin = max(self.relative * abs(values[best]), noise_of(values) / len(since) ** 0.5)
+        worse_by = objective.gain(levels[-1], levels[best])
+        margin = max(self.relative * abs(levels[best]), noise_of(values))
         if worse_by <= margin:
             return None
-        evidence = (Evidence("best_objective", values[best]), Evidence("worse_by", worse_by), Evidence("margin", margin))
+        evidence = (Evidence("best_level", levels[best]), Evidence("worse_by", worse_by), Evidence("margin", margin))
         return len(since), (*evidence, Evidence("evaluations_since_best", float(len(since))))
 
     def _still(self, objective: Objective, values: list[float]) -> tuple[int, tuple[Evidence, ...]] | None:
@@ -78,9 +81,15 @@ class Overfitting:
         return self.patience_still, (Evidence("gain", gain), Evidence("margin", margin))
 
 
+def smooth(values: list[float]) -> list[float]:
+    """Return the mean of each value and the one before it; one fewer than ``values``."""
+    return [fmean(pair) for pair in pairwise(values)]
+
+
 def newest_gain(objective: Objective, values: list[float], newest: int, relative: float) -> tuple[float, float]:
-    """Return the best gain of the ``newest`` values over all before, and the margin it must pass."""
-    gains = [objective.gain(values[0], value) for value in values]
+    """Return the best gain of the ``newest`` levels over all before, and the margin it must pass."""
+    levels = smooth(values)
+    gains = [objective.gain(levels[0], level) for level in levels]
     gain = max(gains[-newest:]) - max(gains[:-newest])
     return gain, max(relative * abs(values[-1]), noise_of(values))
 

@@ -24,8 +24,8 @@ class Row:
     """Values measured together.
 
     Args:
-        sequence: Rises with every row of a run, also after a rollback.
-        step: Step after which they were measured; falls at a rollback.
+        sequence: Rises with every row of a run.
+        step: Step after which they were measured; never falls.
         values: Signal names with their values, which may be non-finite.
     """
 

@@ -29,6 +29,7 @@ from trimtab.controller.event import (
 )
 from trimtab.controller.state import State
 from trimtab.controller.step import step as control
+from trimtab.controls.recipe import Recipe
 from trimtab.decision.action import checkpoint_of
 from trimtab.errors import CheckpointError, TrimtabError
 from trimtab.ledger.journal import Journal
@@ -171,13 +172,20 @@ class Engine:
             unusable = checkpoint if outcome.checkpoint_is_unusable else None
             self.dispatch(EnactmentFailed(at, outcome.recipe, outcome.problem, restored, unusable))
             return
-        if changed:
-            # Another recipe has another level of loss: what was normal before says nothing now.
+        if verified.source == "manager" and outcome.recipe != self._recipe_behind(checkpoint, before):
+            # Another recipe has another level of loss: what was normal before says nothing now. Not so
+            # after the reflex: a lower rate is no reason for a higher loss, and a loss that is still high
+            # after its rollback must be found again, or a bad checkpoint would become the new normal.
             self._telemetry.rebase()
         self._unproved = _Unproved(self.state.num_interventions, at, changed) if changed else None
         # The changed course must be reachable: otherwise the reflex's next rollback would undo the change.
         self.checkpoint_due = verified.source == "manager"
         self.dispatch(EnactmentDone(at, outcome.recipe))
+
+    def _recipe_behind(self, checkpoint: str | None, before: Recipe) -> Recipe:
+        """Return the recipe under which the telemetry was gathered: the checkpoint's after a rollback."""
+        saved = self.state.standing(0).checkpoint(checkpoint or "")
+        return before if saved is None else saved.recipe
 
     def _rewind(self, checkpoint: str | None, extra: dict[str, Any]) -> None:
         """Take the telemetry back with the state, and add the evaluation made on that very state."""

@@ -5,7 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.builders import RECIPE, a_briefing, a_run_started, a_symptom
+from trimtab.controller.effect import Append
+from trimtab.controller.event import StepTaken
 from trimtab.controller.state import Phase, State
+from trimtab.controller.step import step
 from trimtab.controller.transitions import TRANSITIONS, begin, fold, next_phase
 from trimtab.decision.action import Adjust, Change, NoAction
 from trimtab.decision.proposal import Expectation, hold
@@ -127,6 +130,15 @@ def test_a_measurement_belongs_to_an_intervention() -> None:
 def test_an_unknown_kind_is_named() -> None:
     with pytest.raises(IllegalTransition, match="teleported"):
         next_phase(Phase.WATCHING, "teleported")
+
+
+def test_an_answer_is_judged_by_the_version_it_was_asked_at() -> None:
+    state = state_in(Phase.ANSWERED)
+    assert (state.version, ASKED.briefing.version) == (1, 0)
+    _, effects = step(state, StepTaken(110))
+    (verdict,) = [effect.record for effect in effects if isinstance(effect, Append)]
+    assert isinstance(verdict, VerdictGiven)
+    assert [reason.constraint for reason in verdict.reasons] == ["freshness"]
 
 
 def test_the_step_of_the_state_never_falls() -> None:

@@ -27,7 +27,7 @@ def propose(briefing: Briefing) -> Proposal:
 
 def about(rule: Rule) -> Briefing:
     if rule.answers == "end_of_run":
-        return a_briefing(timing=Timing(400, 410, 600, total_steps=420))
+        return a_briefing(timing=Timing(400, 410, 600, total_steps=420, evaluate_every_steps=100))
     return a_briefing(symptoms=(a_symptom(rule.answers),))
 
 
@@ -88,7 +88,7 @@ class TestTurns:
     def test_the_end_of_the_run_is_the_last_fifteen_percent_of_a_known_length(
         self, total_steps: int | None, acts: bool
     ) -> None:
-        proposal = propose(a_briefing(timing=Timing(400, 410, 600, total_steps)))
+        proposal = propose(a_briefing(timing=Timing(400, 410, 600, total_steps, 100)))
         assert isinstance(proposal.action, RollbackAndAdjust) == acts
 
     def test_it_waits_while_measuring(self) -> None:
@@ -115,12 +115,12 @@ class TestTurns:
 
 
 class TestGivingUp:
-    def failures(self, *, last: Action = ANNEAL, count: int = FAILED_REPAIRS) -> tuple[Intervention, ...]:
+    def failures(self, *, last: Action = ANNEAL, count: int = 4) -> tuple[Intervention, ...]:
         actions = [ANNEAL] * (count - 1) + [last]
         return tuple(an_intervention(action, met=False, number=at) for at, action in enumerate(actions, start=1))
 
     def test_three_failures_are_not_enough(self) -> None:
-        briefing = a_briefing(symptoms=(a_symptom(),), interventions=self.failures(count=FAILED_REPAIRS - 1))
+        briefing = a_briefing(symptoms=(a_symptom(),), interventions=self.failures(count=3))
         assert propose(briefing).action == REGULARIZE
 
     def test_four_in_a_row_go_back_to_the_best(self) -> None:

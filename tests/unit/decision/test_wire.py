@@ -89,7 +89,7 @@ BAD: dict[str, str | bytes] = {
     "deep objects": '{"a":' * 10_000,
     "17 levels": "[" * 17 + "]" * 17,
     "deep inside a reply": f'{{"action":{"[" * 900}{"]" * 900},"reason":"r"}}',
-    "one byte too long": HOLD[:-2] + " " * (MAX_REPLY_BYTES - len(HOLD) + 1) + HOLD[-2:],
+    "one byte too long": HOLD + " " * (MAX_REPLY_BYTES - len(HOLD) + 1),
     "a hundred times too long": "x" * (100 * MAX_REPLY_BYTES),
     "em spaces after it": HOLD + "\u2003",
     # bytes
@@ -244,7 +244,8 @@ def test_bad_output_is_a_reply_error_that_can_be_recorded(name: str) -> None:
 def test_the_error_names_the_field_that_is_wrong() -> None:
     assert "action.adjust.changes.0.value" in str(outcome(adjusting("true")))
     assert "repeats a key" in str(outcome(BAD["a repeated key"]))
-    assert "non-finite" in str(outcome(adjusting("1e400")))
+    for number in ("1e400", "NaN", "-Infinity"):
+        assert "non-finite" in str(outcome(adjusting(number)))
 
 
 def test_a_reply_of_exactly_the_longest_length_is_read() -> None:

@@ -11,6 +11,7 @@ import pytest
 from trimtab.controls.envelope import Objective
 from trimtab.diagnosis.base import Symptom, View
 from trimtab.diagnosis.examine import EVALUATION_DETECTORS, STEP_DETECTORS, examine
+from trimtab.diagnosis.plateau import Plateau
 from trimtab.telemetry.signal import LOSS_AT_EVALUATION
 from trimtab.telemetry.telemetry import Telemetry
 
@@ -205,23 +206,25 @@ class TestPlateau:
     @pytest.mark.parametrize("scale", SCALES)
     def test_a_standstill_is_found_soon_most_times_and_always(self, objective: Objective, scale: float) -> None:
         sign, delays = 1 if objective.direction == "minimize" else -1, list[int]()
+        patience = Plateau().patience_evaluations
         for seed in range(30):
             draw = random.Random(seed)
-            values = [sign * scale * (max(2.0, 4.0 - 0.2 * at) + draw.gauss(0, 0.003)) for at in range(25)]
+            values = [sign * scale * (max(2.0, 4.0 - 0.2 * at) + draw.gauss(0, 0.003)) for at in range(40)]
             at = first_step(evaluate(values, objective, train=flat), "plateau")
             assert at is not None, seed
             delays.append((at - 110) // 10)
-        assert min(delays) >= 4
-        assert sorted(delays)[25] <= 7
-        assert max(delays) <= 12
+        assert min(delays) >= patience - 1
+        assert sorted(delays)[20] <= patience + 3
+        assert max(delays) <= patience + 16
 
     @pytest.mark.parametrize("constant", [0.0, 1.0, -3.0, 1e-8, 1e8])
     def test_a_constant_objective_is_a_plateau_and_nothing_else(self, constant: float) -> None:
-        assert names(evaluate([constant] * 10, train=flat)) == {"plateau"}
+        assert names(evaluate([constant] * 15, train=flat)) == {"plateau"}
 
-    def test_it_needs_six_evaluations(self) -> None:
-        assert evaluate([1.0] * 5) == []
-        assert [symptom.step for symptom in evaluate([1.0] * 6, train=flat)] == [60]
+    def test_it_needs_two_evaluations_before_those_it_waits_for(self) -> None:
+        least = Plateau().patience_evaluations + 2
+        assert evaluate([1.0] * (least - 1), train=flat) == []
+        assert [symptom.step for symptom in evaluate([1.0] * least, train=flat)] == [10 * least]
 
 
 def test_no_values_whatever_raise_an_error() -> None:

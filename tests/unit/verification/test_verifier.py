@@ -83,7 +83,7 @@ def test_finite_alone_decides_about_what_is_no_finite_float(value: Any, source: 
         SkipBatches("3"),  # type: ignore[arg-type]
         SkipBatches(True),
     ],
-    ids=repr,
+    ids=lambda action: repr(action).partition(" at 0x")[0],
 )
 def test_a_stranger_is_rejected_and_never_raises(action: Any) -> None:
     assert objections(verify(a_case(action, standing=a_standing(can_skip=True))))

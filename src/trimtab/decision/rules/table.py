@@ -10,6 +10,9 @@ from trimtab.diagnosis.base import SymptomName
 
 How = Literal["multiply", "add"]
 
+END_OF_RUN: Final = "end_of_run"
+LAST_CHANCE: Final = "last_chance"
+
 
 @dataclass(frozen=True, slots=True)
 class Nudge:
@@ -32,9 +35,9 @@ class Nudge:
         """Whether the nudge raises the control."""
         return self.amount > (1 if self.how == "multiply" else 0)
 
-    def aim(self, value: float) -> float:
-        """Return the value aimed at from ``value``."""
-        aimed = value * self.amount if self.how == "multiply" else value + self.amount
+    def aim(self, value: float, strength: int = 1) -> float:
+        """Return the value aimed at from ``value``, the nudge applied ``strength`` times."""
+        aimed = value * self.amount**strength if self.how == "multiply" else value + strength * self.amount
         return max(aimed, self.at_least) if self.is_upward else aimed
 
 
@@ -44,16 +47,19 @@ class Rule:
 
     Args:
         name: Short and unique; it opens the proposal's reason, by which earlier trials are recognized.
-        answers: The symptom it answers, or ``end_of_run`` for the last part of a run of known length.
+        answers: The symptom it answers, or ``end_of_run`` for the last part of a run of known
+            length, or ``last_chance`` for its last question if the run is in a worse state than its best.
         rolls_back: Whether to start from the best checkpoint.
-        nudges: The controls it moves, at most three.
+        halts: Whether it succeeds by halting a decline: then no loss beyond the noise is enough.
+        nudges: The controls it moves, at most three; at least one.
         reason: Why it should help.
         source: Where that is known from.
     """
 
     name: str
-    answers: SymptomName | Literal["end_of_run"]
+    answers: SymptomName | Literal["end_of_run", "last_chance"]
     rolls_back: bool
+    halts: bool
     nudges: tuple[Nudge, ...]
     reason: str
     source: str
@@ -64,6 +70,7 @@ RULES: Final = (
         "regularize",
         "overfitting",
         True,
+        True,
         (Nudge(DROPOUT, "add", 0.1), Nudge(WEIGHT_DECAY, "multiply", 10.0, at_least=0.1)),
         "the model memorizes: go back to where it generalized best and make memorizing harder",
         "Srivastava et al. (2014), Dropout; Loshchilov and Hutter (2019), Decoupled Weight Decay",
@@ -71,6 +78,7 @@ RULES: Final = (
     Rule(
         "anneal_from_best",
         "overfitting",
+        True,
         True,
         (Nudge(LEARNING_RATE, "multiply", 0.5),),
         "take smaller steps from the best state: less noise in the weights, slower memorizing",
@@ -80,6 +88,7 @@ RULES: Final = (
         "anneal",
         "plateau",
         False,
+        False,
         (Nudge(LEARNING_RATE, "multiply", 0.5),),
         "the steps are as large as the progress they make: halve them",
         "ReduceLROnPlateau; He et al. (2016), Deep Residual Learning: divide the rate on a plateau",
@@ -87,14 +96,25 @@ RULES: Final = (
     Rule(
         "cool_down",
         "end_of_run",
+        False,
         True,
         (Nudge(LEARNING_RATE, "multiply", 0.25),),
-        "the run is about to end: settle into the best state with small steps",
+        "the run is about to end: settle with small steps",
         "Haegele et al. (2024), Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations: cooldown",
+    ),
+    Rule(
+        "return_to_best",
+        "last_chance",
+        True,
+        True,
+        (Nudge(LEARNING_RATE, "multiply", 0.25),),
+        "the run is about to end in a worse state than its best one: go back, and move little from there",
+        "Prechelt (1998), Early Stopping - But When?",
     ),
     Rule(
         "calm",
         "divergence",
+        True,
         True,
         (Nudge(LEARNING_RATE, "multiply", 0.5),),
         "the rate is above what the loss surface allows here",

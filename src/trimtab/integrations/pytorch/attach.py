@@ -97,7 +97,11 @@ def supervise(
             raise UsageError(f"{name} is out of range", received=count, allowed="a whole number >= 1")
     spec = ManagerSpec.parse(manager) if isinstance(manager, str) else manager
     if isinstance(spec, type) or not isinstance(spec, (ManagerSpec, Manager)):
-        raise UsageError("the manager has no method propose", received=type(spec).__name__, next_step='pass "rules", or an object that has one')
+        raise UsageError(
+            "the manager has no method propose",
+            received=type(spec).__name__,
+            next_step='pass "rules", or an object that has one',
+        )
     with _Undo() as undo:
         bindings = _bind(allowed, model, optimizer, scheduler, undo)
         initial = _initial_recipe(allowed, bindings)

@@ -1,0 +1,165 @@
+"""R5, a portion: after a rollback the run is, bit for bit, the run that followed the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.integration.pytorch.conftest import WORKLOADS, mlp, supervise
+from tests.integration.pytorch.managed import adjust, boundary, problems, records, script
+from trimtab.decision.action import Change, Rollback, RollbackAndAdjust, checkpoint_of
+from trimtab.decision.briefing import Briefing
+from trimtab.decision.proposal import Expectation, Proposal
+from trimtab.ledger.record import ActionApplied, ActionFailed, ActionIntended, CheckpointDeleted, EvaluationRecorded
+
+EVERY = 7
+
+
+class RollsBack:
+    """Goes back at every question, to one checkpoint after another."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def propose(self, briefing: Briefing) -> Proposal:
+        offered = briefing.surface.rollbacks
+        chosen = offered[(self._seed + 5 * briefing.question) % len(offered)]
+        return Proposal(Rollback(chosen.checkpoint), "again", Expectation(0.0, 1))
+
+
+def _evaluate() -> float:
+    return 1.0  # draws nothing: the two runs evaluate at different steps
+
+
+def _check_rollbacks(name: str, seed: int, count: int, path: Path) -> None:
+    steps = EVERY * count + EVERY - 1
+    original = WORKLOADS[name](seed)
+    original.train(steps, evaluate=_evaluate, every=EVERY)
+    workload = WORKLOADS[name](seed)
+    with supervise(workload, path, RollsBack(seed), every=EVERY, envelope=boundary()) as supervisor:
+        workload.train(steps, supervisor, _evaluate)
+        assert not supervisor.is_held
+    went_back = {record.step: checkpoint_of(record.action) for record in records(supervisor, ActionIntended)}
+    assert len(records(supervisor, ActionApplied)) == count
+    assert problems(supervisor) == []
+    position = [0]  # by step of the managed run: the step of the original run whose state it is in
+    for step in range(1, steps + 1):
+        target = went_back.get(step)
+        position.append(position[-1] + 1 if target is None else position[int(target.removeprefix("step-"))])
+        assert workload.hashes[step - 1] == original.hashes[position[step] - 1], f"seed {seed}, step {step}: {position[-2:]}"
+    assert max(position) > EVERY, "the run never came past its first evaluation, so little was shown"
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_after_a_rollback_every_step_equals_the_original_one(name: str, tmp_path: Path) -> None:
+    _check_rollbacks(name, 1, 4, tmp_path / name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_after_a_rollback_every_step_equals_the_original_one_200_times(name: str, tmp_path: Path) -> None:
+    for seed in range(7):
+        _check_rollbacks(name, seed, 10, tmp_path / f"{name}-{seed}")
+
+
+def test_the_telemetry_goes_back_with_the_state(tmp_path: Path) -> None:
+    workload = mlp(0)
+    supervisor = supervise(workload, tmp_path / "run", script((20, Rollback("step-00000010"))), envelope=boundary())
+    seen: dict[int, Any] = {}
+
+    def keep(step: int) -> None:
+        seen[step] = json.loads(json.dumps(supervisor._telemetry.state()))
+
+    values = iter([2.0, 1.5, 1.4])
+    with supervisor:
+        workload.train(24, supervisor, lambda: next(values), before_step=keep)
+    (applied,) = records(supervisor, ActionApplied)
+    assert applied.step == 21
+    # Before step 22 the windows are those from before step 11, when step 10 had been evaluated.
+    assert seen[22]["loss"] == seen[11]["loss"]
+    assert seen[22]["val/loss"] == seen[11]["val/loss"]
+    assert seen[22] != seen[21]
+    assert seen[24]["loss"]["window"]["count"] == 12
+
+
+def test_a_rollback_restores_the_recipe_and_adjusts_after_it(tmp_path: Path) -> None:
+    workload = mlp(0)
+    action = RollbackAndAdjust("step-00000010", (Change("weight_decay", 0.3),))
+    manager = script((10, adjust(dropout=0.5)), (20, action))
+    weights: dict[int, Any] = {}
+    held: dict[int, tuple[float, float]] = {}
+
+    def keep(step: int) -> None:
+        weights[step] = {name: value.clone() for name, value in workload.model.state_dict().items()}
+        held[step] = (workload.model[2].p, workload.optimizer.param_groups[0]["weight_decay"])  # type: ignore[index]
+
+    with supervise(workload, tmp_path / "run", manager, envelope=boundary()) as supervisor:
+        workload.train(25, supervisor, lambda: 1.0, before_step=keep)
+        assert supervisor.recipe.values == (("dropout", 0.1), ("learning_rate", 0.01), ("weight_decay", 0.3))
+    assert [record.step for record in records(supervisor, ActionApplied)] == [11, 21]
+    # Before step 12 dropout was changed; before step 22 the run is back before step 11, but for the weight decay.
+    assert (held[11], held[12], held[22]) == ((0.1, 0.01), (0.5, 0.01), (0.1, 0.3))
+    assert all(torch.equal(weights[22][name], weights[11][name]) for name in weights[11])
+    assert not all(torch.equal(weights[22][name], weights[21][name]) for name in weights[11])
+
+
+def _damage(directory: Path) -> None:
+    path = directory / "tensors.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_checkpoint_is_given_up_and_the_run_goes_on_untouched(tmp_path: Path) -> None:
+    plain = mlp(3)
+    plain.train(30, evaluate=_evaluate)
+    workload = mlp(3)
+    manager = script((20, Rollback("step-00000010")))
+    supervisor = supervise(workload, tmp_path / "run", manager, envelope=boundary())
+
+    def damage(step: int) -> None:
+        if step == 15:
+            _damage(tmp_path / "run" / "checkpoints" / "step-00000010")
+
+    with supervisor:
+        workload.train(30, supervisor, _evaluate, before_step=damage)
+        assert not supervisor.is_held
+    (failed,) = records(supervisor, ActionFailed)
+    assert failed.step == 21
+    assert failed.restored is None
+    assert "the checkpoint is damaged" in failed.problem
+    assert "step-00000010" in [record.checkpoint for record in records(supervisor, CheckpointDeleted)]
+    assert not (tmp_path / "run" / "checkpoints" / "step-00000010").exists()
+    assert workload.hashes == plain.hashes, "a rollback that failed changed the run"
+
+
+def test_the_reflex_takes_the_next_checkpoint_if_the_newest_is_damaged(tmp_path: Path) -> None:
+    workload = mlp(3)
+    supervisor = supervise(workload, tmp_path / "run")
+
+    def damage(step: int) -> None:
+        if step == 22:
+            _damage(tmp_path / "run" / "checkpoints" / "step-00000020")
+
+    def fault(step: int, loss: torch.Tensor) -> torch.Tensor:
+        return loss * torch.nan if step == 25 else loss
+
+    with supervisor:
+        workload.train(60, supervisor, _evaluate, before_step=damage, loss_hook=fault)
+        assert not supervisor.should_stop
+        assert not supervisor.is_held
+    assert [record.step for record in records(supervisor, ActionFailed)] == [25]
+    # The step after: the weights are still not finite, the loss says so, and the older checkpoint is used.
+    intended = records(supervisor, ActionIntended)
+    assert [(record.step, checkpoint_of(record.action)) for record in intended[:2]] == [
+        (25, "step-00000020"),
+        (26, "step-00000010"),
+    ]
+    assert {record.step for record in intended} == {25, 26}
+    assert all(bool(torch.isfinite(p).all()) for p in workload.model.parameters())
+    assert records(supervisor, EvaluationRecorded)[-1].step == 60
