@@ -54,7 +54,9 @@ def test_a_manager_that_raises_answers_with_the_error() -> None:
     assert len(str(message["error"])) <= 500
 
 
-@pytest.mark.parametrize("garbage", [None, 3, "adjust", {"action": "adjust"}, object()], ids=lambda garbage: repr(garbage).partition(" at 0x")[0])
+@pytest.mark.parametrize(
+    "garbage", [None, 3, "adjust", {"action": "adjust"}, object()], ids=["None", "3", "text", "a dict", "object"]
+)
 def test_a_manager_that_returns_garbage_answers_with_an_error(garbage: object) -> None:
     assert "error" in answer(Garbage(garbage), a_question())
 
