@@ -118,7 +118,10 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "step_cost.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     lines = ["# Cost of a supervised step", "", about, ""]
-    lines += ["| model | parameters | plain, median | supervised, median | ratio (p10 to p90) | extra |", "|---|---|---|---|---|---|"]
+    lines += [
+        "| model | parameters | plain, median | supervised, median | ratio (p10 to p90) | extra |",
+        "|---|---|---|---|---|---|",
+    ]
     lines += [
         f"| {r['model']} | {r['parameters']:,} | {r['plain_median_ms']:.3f} ms | {r['supervised_median_ms']:.3f} ms "
         f"| {r['ratio_median']:.3f} ({r['ratio_p10']:.3f} to {r['ratio_p90']:.3f}) | {r['extra_microseconds']:.0f} us |"

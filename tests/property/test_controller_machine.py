@@ -206,6 +206,7 @@ class Controller(RuleBasedStateMachine):
         severity = "notice" if name == "loss_spike" else "critical"
         self.at += 1
         self.give(SymptomRaised(self.at, a_symptom(name, severity, self.at, "loss")))
+        self.give(StepTaken(self.at))
 
     @precondition(lambda self: self.run.now.phase is Phase.ENACTING)
     @rule()

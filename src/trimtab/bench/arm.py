@@ -66,7 +66,7 @@ def run(spec: ArmSpec) -> dict[str, Any]:
     torch.set_num_threads(1)
     task = TextTask()
     data = prepare(read_prose(None if spec.text is None else Path(spec.text), task), task)
-    torch.manual_seed(spec.seed)
+    torch.manual_seed(spec.seed)  # pyright: ignore[reportUnknownMemberType] - torch leaves the seed untyped
     model = CharacterGPT(data.num_characters, task)
     optimizer = torch.optim.AdamW(model.parameters(), lr=task.learning_rate)
     loader = trimtab.ResumableLoader(data.train, batch_size=task.batch_size, seed=spec.seed)
@@ -121,7 +121,7 @@ def _train(
         for inputs, targets in loader:
             loss = loss_of(model, inputs, targets)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # pyright: ignore[reportUnknownMemberType] - torch leaves the gradient untyped
             optimizer.step()
             step += 1
             if supervisor is not None:

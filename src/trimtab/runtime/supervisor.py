@@ -4,7 +4,7 @@ Rules:
 1. Nothing raised here reaches the training loop after attaching. On any failure the recipe is held,
    the failure is recorded and logged, and training goes on.
 2. State is saved, restored and changed only inside `step`, so always at the same point of the loop.
-3. `step` never waits; `evaluated` waits in mode ``boundary`` only, up to the deadline.
+3. `step` never waits for a manager; `evaluated` waits in mode ``boundary`` only, up to the deadline.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class Supervisor:
     def step(self, **signals: object) -> None:
         """Report one optimizer step; call it right after `optimizer.step()`.
 
-        Never waits and never raises. All changes to the run happen here.
+        Never waits for a manager and never raises. All changes to the run happen here, and so does
+        the saving of a checkpoint when an evaluation is due.
 
         Args:
             **signals: Measured values by name: numbers, or tensors with one element. ``loss`` and

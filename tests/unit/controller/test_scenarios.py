@@ -180,8 +180,8 @@ class TestMeasuring:
             (0.1, (1.8,), True),
             (0.1, (1.95, 1.89), True),
             (0.1, (1.95, 1.95), False),
-            (0.0, (2.0,), True),
-            (-0.1, (2.05,), True),
+            (0.0, (2.0, 2.1), True),
+            (-0.1, (2.05, 2.2), True),
         ],
     )
     def test_met_as_soon_as_the_best_since_reaches_it(self, expected: float, values: tuple[float, ...], met: bool) -> None:

@@ -89,7 +89,7 @@ class TestTurns:
         self, total_steps: int | None, acts: bool
     ) -> None:
         proposal = propose(a_briefing(timing=Timing(400, 410, 600, total_steps, 100)))
-        assert isinstance(proposal.action, RollbackAndAdjust) == acts
+        assert isinstance(proposal.action, Adjust) == acts
 
     def test_it_waits_while_measuring(self) -> None:
         trial = an_intervention(ANNEAL, is_complete=False)
@@ -107,11 +107,12 @@ class TestTurns:
                 break
             assert proposal.action not in [trial.action for trial in trials]
             trials.append(tried(proposal, met=False, number=number))
-        assert len(trials) == 2
+        assert len(trials) >= 2
 
-    def test_what_did_not_help_from_a_worse_state_may_be_tried_from_a_better_one(self) -> None:
-        trial = an_intervention(REGULARIZE, met=False, reason="anneal_from_best: why", objective_before=3.0)
-        assert propose(a_briefing(symptoms=(a_symptom(),), interventions=(trial,))).action == REGULARIZE
+    def test_it_goes_back_to_one_checkpoint_only_once(self) -> None:
+        earlier = an_intervention(RollbackAndAdjust(BEST, (Change("dropout", 0.3),)), met=True, gain=0.5)
+        action = propose(a_briefing(symptoms=(a_symptom(),), interventions=(earlier,))).action
+        assert action == Adjust(REGULARIZE.changes)
 
 
 class TestGivingUp:

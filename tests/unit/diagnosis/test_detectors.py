@@ -197,7 +197,7 @@ class TestOverfitting:
 
     def test_its_evidence_is_finite_and_names_the_best(self) -> None:
         found = [s for s in evaluate([2.0, 1.0, 1.2, 1.4, 1.6]) if s.name == "overfitting"]
-        assert {item.name: item.value for item in found[0].evidence}["best_objective"] == 1.0
+        assert {item.name: item.value for item in found[0].evidence}["best_level"] == 1.1
         assert all(math.isfinite(item.value) for symptom in found for item in symptom.evidence)
 
 

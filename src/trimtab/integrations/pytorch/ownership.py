@@ -35,7 +35,8 @@ def claim(target: Owned, control_name: str) -> None:
             f"{control_name} of this {type(target).__name__} is already supervised",
             allowed="one supervisor per control and object",
             received=f"held: {', '.join(sorted(held))}",
-            next_step=f"close the other supervisor, or leave {control_name} out of the controls of one of them",
+            next_step=f"close the other supervisor, or leave {control_name} out of the controls of one of them; "
+            f"a closed one keeps a recipe it has changed in force: then make a new {type(target).__name__}",
         )
     held.add(control_name)
 
