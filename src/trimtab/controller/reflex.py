@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 from trimtab.controller.state import State
 from trimtab.controller.transitions import fault_attempt
-from trimtab.controls.catalogue import LEARNING_RATE
+from trimtab.controls.catalogue import LEARNING_RATE, base_name
+from trimtab.controls.control import Control
 from trimtab.controls.standing import Checkpoint
 from trimtab.decision.action import Action, Change, Rollback, RollbackAndAdjust, Stop
 from trimtab.diagnosis.base import Symptom
@@ -56,16 +57,19 @@ def plan(state: State, step: int, symptom: Symptom) -> Plan | None:
 
 
 def _with_cut(state: State, checkpoint: Checkpoint) -> list[Action]:
-    if LEARNING_RATE not in state.envelope:
-        return []
-    control = state.envelope.control(LEARNING_RATE)
+    rates = [control for control in state.envelope.controls if base_name(control.name) == LEARNING_RATE]
+    changes = tuple(Change(control.name, _cut(state, control, checkpoint)) for control in rates)
+    most = state.envelope.authority.controls_per_intervention
+    return [RollbackAndAdjust(checkpoint.id, changes[:most])] if changes else []
+
+
+def _cut(state: State, control: Control, checkpoint: Checkpoint) -> float:
     # From the lower of the two rates: the checkpoint's recipe would undo an earlier cut.
-    present = min(state.recipe[LEARNING_RATE], checkpoint.recipe[LEARNING_RATE])
+    present = min(state.recipe[control.name], checkpoint.recipe[control.name])
     # As far down as the envelope lets one change go: a rejected cut would be no cut at all.
-    value = max(
+    return max(
         present * state.envelope.reflex.learning_rate_cut,
         control.bounds.low,
-        control.least_within(control.largest_change, checkpoint.recipe[LEARNING_RATE]),
-        control.least_within(control.cumulative_drift, state.initial[LEARNING_RATE]),
+        control.least_within(control.largest_change, checkpoint.recipe[control.name]),
+        control.least_within(control.cumulative_drift, state.initial[control.name]),
     )
-    return [RollbackAndAdjust(checkpoint.id, (Change(LEARNING_RATE, value),))]

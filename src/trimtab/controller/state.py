@@ -10,7 +10,6 @@ from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint, Standing
 from trimtab.decision.briefing import Intervention
 from trimtab.decision.proposal import Proposal
-from trimtab.diagnosis.base import Symptom
 from trimtab.ledger.record import ActionIntended
 
 
@@ -67,7 +66,6 @@ class State:
         proposal: The answer to it that waits for its step.
         pending: The action being carried out.
         interventions: Those so far with what was measured after them, oldest first.
-        symptoms: Those found at the last evaluation.
         num_evaluations: Evaluations reported.
         objective: The newest value of the objective; None before the first evaluation.
         fault_attempts: Rollbacks of the reflex for the present fault.
@@ -99,7 +97,6 @@ class State:
     proposal: Proposal | None = None
     pending: ActionIntended | None = None
     interventions: tuple[Intervention, ...] = ()
-    symptoms: tuple[Symptom, ...] = ()
     num_evaluations: int = 0
     objective: float | None = None
     fault_attempts: int = 0

@@ -170,12 +170,7 @@ def _applied(state: State, record: ActionApplied) -> State:
     intended = _pending(state, record.intervention)
     target = state.standing(record.step).checkpoint(checkpoint_of(intended.action) or "")
     done = _carried_out(state, intended, record.step, record.recipe, target)
-    return replace(
-        done,
-        interventions=(*done.interventions, _intervention(state, intended, record.step, target)),
-        stop_reason=_stop_reason(intended) or state.stop_reason,
-        is_exhausted=state.is_exhausted or (isinstance(intended.action, Stop) and intended.source == "reflex"),
-    )
+    return replace(done, interventions=(*done.interventions, _intervention(state, intended, record.step, target)))
 
 
 def _failed(state: State, record: ActionFailed) -> State:
@@ -216,6 +211,9 @@ def _carried_out(state: State, intended: ActionIntended, step: int, recipe: Reci
         fault_attempts=fault_attempt(state, step) if is_repair else state.fault_attempts,
         last_reflex_step=step if is_repair else state.last_reflex_step,
         last_reflex_span=(step - target.step if target else 0) if is_repair else state.last_reflex_span,
+        # To ask for the end touches nothing, so it counts even when its enactment is reported as failed.
+        stop_reason=_stop_reason(intended) or state.stop_reason,
+        is_exhausted=state.is_exhausted or (isinstance(intended.action, Stop) and intended.source == "reflex"),
     )
 
 

@@ -75,6 +75,8 @@ def weight_decay(
         ControlError: Change the argument that the message names.
     """
     bounds = Bounds(low, high)
+    if low < 0:
+        raise ControlError("a negative weight decay makes weights grow", received=f"low={low!r}", allowed="low >= 0")
     span = high - low
     chosen = moves or SetTo((0.0, 0.01, 0.03, 0.1, 0.3, 1.0))
     largest = span if largest_change is None else largest_change

@@ -12,7 +12,7 @@ from trimtab.diagnosis.overfitting import Overfitting
 from trimtab.diagnosis.plateau import Plateau
 
 STEP_DETECTORS: Final[tuple[Detector, ...]] = (NonFinite(), Divergence(), LossSpike())
-EVALUATION_DETECTORS: Final[tuple[Detector, ...]] = (NonFinite(), Overfitting(), Plateau())
+EVALUATION_DETECTORS: Final[tuple[Detector, ...]] = (NonFinite(), Divergence(), Overfitting(), Plateau())
 
 
 def examine(view: View, detectors: tuple[Detector, ...]) -> tuple[Symptom, ...]:

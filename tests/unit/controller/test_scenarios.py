@@ -355,6 +355,13 @@ class TestReflex:
         assert run.orders[-1].action == Stop()
         assert len(run.orders) == Reflex().attempts + 1
 
+    def test_it_asks_to_stop_once_even_if_that_is_said_to_have_failed(self) -> None:
+        run = Run()
+        run.fault(150)
+        run.give(EnactmentFailed(150, RECIPE, "refused"))
+        assert run.now.stop_reason == "reflex: non_finite"
+        assert run.fault(151) == []
+
     def test_disarmed_it_only_watches(self) -> None:
         run = Run(an_envelope(reflex=Reflex(armed=False)))
         run.checkpoint(100)

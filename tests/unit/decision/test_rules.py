@@ -15,6 +15,7 @@ from trimtab.decision.briefing import Briefing, Intervention, Timing
 from trimtab.decision.proposal import Expectation, Proposal
 from trimtab.decision.rules.manager import FAILED_REPAIRS, RulesManager
 from trimtab.decision.rules.table import RULES, Nudge, Rule
+from trimtab.telemetry.snapshot import Snapshot, Summary
 
 BEST = "step-00000200"
 REGULARIZE = RollbackAndAdjust(BEST, (Change("dropout", 0.2), Change("weight_decay", 0.1)))
@@ -28,6 +29,9 @@ def propose(briefing: Briefing) -> Proposal:
 def about(rule: Rule) -> Briefing:
     if rule.answers == "end_of_run":
         return a_briefing(timing=Timing(400, 410, 600, total_steps=420, evaluate_every_steps=100))
+    if rule.answers == "last_chance":
+        now = Summary("val/loss", "evaluation", 4, 0, 2.5, 400, 2.5, 0.0, 0.0, 0.0, 2.0, 2.5)
+        return a_briefing(timing=Timing(400, 410, 600, 420, 100), snapshot=Snapshot(400, (now,)))
     return a_briefing(symptoms=(a_symptom(rule.answers),))
 
 

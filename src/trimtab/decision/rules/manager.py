@@ -5,7 +5,7 @@ Rules:
 2. Near the end of a run of known length, settle; before that, answer the most urgent symptom.
 3. Try a symptom's rules in the table's order; a rule that brought a gain last time keeps its turn, one
    that did not gives the turn to the next.
-4. Go back to a checkpoint once; after that start from the present state. Never repeat what did not
+4. Go back to a checkpoint once, but for the end; after that start from the present state. Never repeat what did not
    help: go farther.
 5. When several repairs in a row did not help, go back to the best state; if the symptom stays, stop.
 """
@@ -21,7 +21,7 @@ from trimtab.decision.action import Action, Adjust, Change, Rollback, RollbackAn
 from trimtab.decision.briefing import Briefing, Intervention
 from trimtab.decision.proposal import Expectation, Proposal, hold
 from trimtab.decision.rules.table import END_OF_RUN, LAST_CHANCE, RULES, Nudge, Rule
-from trimtab.decision.surface import Options
+from trimtab.decision.surface import Options, RollbackOption
 from trimtab.diagnosis.base import Symptom
 
 FAILED_REPAIRS: Final = 4
@@ -50,9 +50,10 @@ class RulesManager:
 
     def propose(self, briefing: Briefing) -> Proposal:
         """Return the next thing to try."""
-        if briefing.interventions and not briefing.interventions[-1].is_complete:
-            return hold(f"intervention {briefing.interventions[-1].number} is still being measured")
         findings = _findings(briefing)
+        is_urgent = any(finding.name == LAST_CHANCE for finding in findings)
+        if briefing.interventions and not briefing.interventions[-1].is_complete and not is_urgent:
+            return hold(f"intervention {briefing.interventions[-1].number} is still being measured")
         if not any(rule.answers == finding.name for finding in findings for rule in self.rules):
             return hold("no symptom that the rules answer")
         for finding in findings:
@@ -114,16 +115,17 @@ def _act(briefing: Briefing, rule: Rule, strength: int) -> Action | None:
     """Return the rule as an executable action; None if nothing of it is executable."""
     most = briefing.surface.max_controls
     option = next((option for option in briefing.surface.rollbacks if option.is_best), None)
-    if rule.rolls_back and option is not None and briefing.best is not None and not _was_revisited(briefing, option.checkpoint):
+    goes_back = rule.rolls_back and (rule.answers == LAST_CHANCE or not _was_revisited(briefing, option))
+    if goes_back and option is not None and briefing.best is not None:
         changes = _changes(rule, strength, briefing.best.recipe, option.adjustable)
         return RollbackAndAdjust(option.checkpoint, changes[:most]) if changes else None
     changes = _changes(rule, strength, briefing.recipe, briefing.surface.adjustable)
     return Adjust(changes[:most]) if changes else None
 
 
-def _was_revisited(briefing: Briefing, checkpoint: str) -> bool:
+def _was_revisited(briefing: Briefing, option: RollbackOption | None) -> bool:
     """Return whether the run went back to that checkpoint before: once more would undo all it learned since."""
-    return any(checkpoint_of(earlier.action) == checkpoint for earlier in briefing.interventions)
+    return option is not None and any(checkpoint_of(earlier.action) == option.checkpoint for earlier in briefing.interventions)
 
 
 def _is_worse_than_best(briefing: Briefing) -> bool:
@@ -162,7 +164,7 @@ def _proposal(briefing: Briefing, finding: _Finding, rule: Rule, action: Action)
     return Proposal(
         action=action,
         reason=f"{_opening(rule)}{rule.reason} ({finding.name}{evidence and ': '}{evidence})",
-        expectation=Expectation(_expected_gain(briefing, rule), within_evaluations=3),
+        expectation=Expectation(_expected_gain(briefing, rule), within_evaluations=rule.evaluations),
         watch=(briefing.objective.signal, "loss"),
     )
 

@@ -50,6 +50,7 @@ class Rule:
         answers: The symptom it answers, or ``end_of_run`` for the last part of a run of known
             length, or ``last_chance`` for its last question if the run is in a worse state than its best.
         rolls_back: Whether to start from the best checkpoint.
+        evaluations: Evaluations by which its effect shows, 1 to 3.
         halts: Whether it succeeds by halting a decline: then no loss beyond the noise is enough.
         nudges: The controls it moves, at most three; at least one.
         reason: Why it should help.
@@ -59,6 +60,7 @@ class Rule:
     name: str
     answers: SymptomName | Literal["end_of_run", "last_chance"]
     rolls_back: bool
+    evaluations: int
     halts: bool
     nudges: tuple[Nudge, ...]
     reason: str
@@ -70,6 +72,7 @@ RULES: Final = (
         "regularize",
         "overfitting",
         True,
+        3,
         True,
         (Nudge(DROPOUT, "add", 0.1), Nudge(WEIGHT_DECAY, "multiply", 10.0, at_least=0.1)),
         "the model memorizes: go back to where it generalized best and make memorizing harder",
@@ -79,6 +82,7 @@ RULES: Final = (
         "anneal_from_best",
         "overfitting",
         True,
+        3,
         True,
         (Nudge(LEARNING_RATE, "multiply", 0.5),),
         "take smaller steps from the best state: less noise in the weights, slower memorizing",
@@ -88,6 +92,7 @@ RULES: Final = (
         "anneal",
         "plateau",
         False,
+        3,
         False,
         (Nudge(LEARNING_RATE, "multiply", 0.5),),
         "the steps are as large as the progress they make: halve them",
@@ -97,6 +102,7 @@ RULES: Final = (
         "cool_down",
         "end_of_run",
         False,
+        1,
         True,
         (Nudge(LEARNING_RATE, "multiply", 0.25),),
         "the run is about to end: settle with small steps",
@@ -106,6 +112,7 @@ RULES: Final = (
         "return_to_best",
         "last_chance",
         True,
+        1,
         True,
         (Nudge(LEARNING_RATE, "multiply", 0.25),),
         "the run is about to end in a worse state than its best one: go back, and move little from there",
@@ -115,6 +122,7 @@ RULES: Final = (
         "calm",
         "divergence",
         True,
+        2,
         True,
         (Nudge(LEARNING_RATE, "multiply", 0.5),),
         "the rate is above what the loss surface allows here",
