@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from trimtab.errors import LedgerDamaged, UsageError
+from trimtab.ledger.codec import canonical, freeze
 from trimtab.ledger.series import BUFFERED_ROWS, Row, SeriesFile, read_series
 
 
@@ -126,3 +127,13 @@ def test_a_missing_series_cannot_be_read_and_a_tiny_one_not_made(path: Path) -> 
         read_series(path)
     with pytest.raises(UsageError, match="max_points >= 4"):
         SeriesFile(path, max_points=3)
+
+
+def test_rows_are_written_in_canonical_form(tmp_path: Path) -> None:
+    values = {"loss": 0.1, 'odd "name"\n\u2028': math.inf, "zero": -0.0, "whole": 3.0, "tiny": 5e-324, "nan": math.nan}
+    series = SeriesFile(tmp_path / "series.jsonl")
+    series.append(7, 42, values)
+    series.flush()
+    coded = {name: freeze(value) for name, value in values.items()}
+    written = (tmp_path / "series.jsonl").read_text(encoding="ascii")
+    assert written == canonical({"n": 7, "step": 42, "v": coded}) + "\n"

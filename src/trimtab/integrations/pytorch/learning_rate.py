@@ -218,6 +218,8 @@ def _reference(groups: list[Group]) -> float:
 def _rates(groups: list[Group]) -> tuple[float, ...] | Tensor:
     """Return the groups' rates; as one vector, without waiting, if all are tensors on one accelerator."""
     rates = [group["lr"] for group in groups]
+    if all(type(rate) is float for rate in rates):
+        return tuple(rates)
     devices = {rate.device if isinstance(rate, Tensor) else torch.device("cpu") for rate in rates}
     if len(devices) == 1 and devices.pop().type != "cpu":
         return torch.stack([rate.detach().reshape(()) for rate in rates])
