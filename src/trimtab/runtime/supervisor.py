@@ -271,6 +271,7 @@ class Supervisor:
         if problem in self._noticed:
             return
         self._noticed.add(problem)
+        detail = detail.encode("utf-8", "backslashreplace").decode()  # names from the run may hold lone surrogates
         _LOG.warning("%s at step %d: %s", problem, self._step, detail)
         self._engine.dispatch(ProblemFound(self._step, problem, detail))
 
