@@ -50,7 +50,7 @@ class DemoRequest:
 
 def demo(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of both runs.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each run.")] = 2000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each run.")] = 3000,
     manager: Annotated[str, typer.Option(help="Who manages the managed run.")] = "rules",
     text: Annotated[Path | None, typer.Option(help="A text file to train on instead of the built-in prose.")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder for both runs, new or empty; by default runs/demo-N.")] = None,
