@@ -160,7 +160,9 @@ def _told(decision: Decision) -> Iterator[tuple[str, Text]]:
             yield "reason", Text(clean(proposal.reason))
         if proposal.expectation is not None:
             within = counted(proposal.expectation.within_evaluations, "evaluation")
-            yield "expected", Text(f"a gain of at least {number(proposal.expectation.gain)} within {within}")
+            gain = proposal.expectation.gain
+            wanted = f"a gain of at least {number(gain)}" if gain >= 0 else f"no loss of more than {number(-gain)}"
+            yield "expected", Text(f"{wanted} within {within}")
     for judged in decision.verdicts:
         if not judged.accepted:
             against = "; ".join(f"{clean(reason.constraint, 60)}: {clean(reason.detail, 300)}" for reason in judged.reasons)

@@ -159,11 +159,9 @@ def _was_tried(briefing: Briefing, action: Action) -> bool:
 
 
 def _proposal(briefing: Briefing, finding: _Finding, rule: Rule, action: Action) -> Proposal:
-    items = finding.symptom.evidence if finding.symptom is not None else ()
-    evidence = ", ".join(f"{item.name}={item.value:.4g}" for item in items)
     return Proposal(
         action=action,
-        reason=f"{_opening(rule)}{rule.reason} ({finding.name}{evidence and ': '}{evidence})",
+        reason=f"{_opening(rule)}{rule.reason} ({finding.name})",
         expectation=Expectation(_expected_gain(briefing, rule), within_evaluations=rule.evaluations),
         watch=(briefing.objective.signal, "loss"),
     )
