@@ -36,6 +36,9 @@ class Telemetry:
                 except UsageError as error:
                     refused = error
                     continue
+            elif self._kinds[name] != kind:
+                refused = _mixed(name, self._kinds[name])
+                continue
             window.add(step, value)
         if refused is not None:
             raise refused
@@ -74,3 +77,11 @@ class Telemetry:
         """Go back to what ``state`` returned; signals first seen since then start afresh."""
         self._windows = {name: Window.from_state(entry["window"]) for name, entry in state.items()}
         self._kinds = {name: entry["kind"] for name, entry in state.items()}
+
+
+def _mixed(name: str, known: Kind) -> UsageError:
+    return UsageError(
+        f"the signal {name!r} is reported both every step and at evaluations",
+        received=f"known as a signal of every {known}",
+        next_step=f"give one of them another name, for example eval/{name}",
+    )

@@ -74,6 +74,11 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         UsageError,
         'allowed: controls=[...] and objective="minimize val/loss", or envelope="trimtab.yaml"',
     ),
+    "the training loss as objective": (
+        {"objective": "minimize loss"},
+        UsageError,
+        'write for example "minimize val/loss"',
+    ),
     "a malformed objective": (
         {"objective": "val/loss"},
         UsageError,

@@ -128,6 +128,17 @@ class TestTelemetry:
             telemetry.observe(1, {"loss": 1.0, "bad name": 2.0, "acc": 3.0})
         assert telemetry.names() == ("acc", "loss")
 
+    def test_a_signal_has_one_kind(self) -> None:
+        telemetry = Telemetry()
+        telemetry.observe(1, {"loss": 1.0})
+        with pytest.raises(UsageError, match="both every step and at evaluations"):
+            telemetry.observe(1, {"loss": 99.0, "val/loss": 2.0}, "evaluation")
+        loss, held_out = telemetry.window("loss"), telemetry.window("val/loss")
+        assert loss is not None
+        assert held_out is not None
+        assert [value for _, value in loss.points] == [1.0]
+        assert held_out.count == 1
+
     def test_the_number_of_signals_is_limited(self) -> None:
         telemetry = Telemetry()
         telemetry.observe(1, {f"s{at}": 1.0 for at in range(MAX_SIGNALS)})

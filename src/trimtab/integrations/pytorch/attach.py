@@ -42,7 +42,7 @@ from trimtab.runtime.manager_spec import ManagerSpec
 from trimtab.runtime.manager_thread import ManagerThread
 from trimtab.runtime.run_dir import RunDirectory, create_run_directory
 from trimtab.runtime.supervisor import Supervisor
-from trimtab.telemetry.signal import check_signal_name
+from trimtab.telemetry.signal import GRAD_NORM, LOSS, LOSS_AT_EVALUATION, check_signal_name
 from trimtab.telemetry.telemetry import Telemetry
 
 
@@ -91,7 +91,7 @@ def supervise(
         UsageError: Correct what the message names; nothing was changed.
     """
     allowed = _envelope(controls, objective, envelope, mode)
-    check_signal_name(allowed.objective.signal)
+    _check_objective(allowed.objective)
     for name, count in (("evaluate_every_steps", evaluate_every_steps), ("total_steps", total_steps)):
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise UsageError(f"{name} is out of range", received=count, allowed="a whole number >= 1")
@@ -166,6 +166,17 @@ def _envelope(
     if mode is None or mode == allowed.deliberation.mode:
         return allowed
     return replace(allowed, deliberation=replace(allowed.deliberation, mode=mode))
+
+
+def _check_objective(objective: Objective) -> None:
+    check_signal_name(objective.signal)
+    if objective.signal in (LOSS, GRAD_NORM, LOSS_AT_EVALUATION):
+        raise UsageError(
+            "the objective has the name of a signal that is reported every step",
+            received=objective.signal,
+            allowed="a name of its own for what evaluations measure",
+            next_step=f'write for example "{objective.direction} val/{LOSS}" and report it with supervisor.evaluated',
+        )
 
 
 def _bind(envelope: Envelope, model: nn.Module, optimizer: Any, scheduler: Any, undo: _Undo) -> dict[str, Binding]:
