@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 a check found damage; 2 an error, told in one line with wh
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -52,6 +53,9 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, by default with the arguments of the process; ends with `SystemExit`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without these letters still gets the rest
     try:
         app(arguments, prog_name="trimtab")
     except TrimtabError as error:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.cli.run_reading import read_account, runs_under
-from trimtab.cli.terminal import clean, make_console, number, print_json
+from trimtab.cli.terminal import STATUS_STYLES, clean, make_console, number, print_json
 from trimtab.errors import TrimtabError
 from trimtab.report.account import RunSummary, json_ready
 from trimtab.runtime.run_dir import LEDGER, RUNS, RunDirectory
@@ -93,6 +93,6 @@ def _table(listed: list[_Listed]) -> Table:
             number(summary.best.value if summary.best else None),
             number(summary.last.value if summary.last else None),
             str(summary.interventions),
-            Text(summary.status, "green" if summary.status == "ended" else "cyan"),
+            Text(summary.status, STATUS_STYLES[summary.status]),
         )
     return table

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.cli.run_reading import Account, find_run, read_account
-from trimtab.cli.terminal import chart, clean, counted, make_console, number, print_json
+from trimtab.cli.terminal import STATUS_STYLES, chart, clean, counted, make_console, number, print_json
 from trimtab.report.account import Decision, Ending, Point, RunSummary, Timeline
 from trimtab.report.scale import Curve, Mark, MarkKind
 
@@ -62,8 +62,8 @@ def print_account(console: Console, account: Account, *, every: bool) -> None:
 
 
 def _print_summary(console: Console, summary: RunSummary) -> None:
-    ended = f"ended: {clean(summary.ended_because or '', 200)}" if summary.status == "ended" else "not ended"
-    style = "green" if summary.status == "ended" else "cyan"
+    because = f": {clean(summary.ended_because, 200)}" if summary.ended_because else ""
+    ended, style = f"{summary.status}{because}", STATUS_STYLES[summary.status]
     console.print(Text.assemble((clean(summary.run, 200), "bold"), f" · {clean(summary.manager, 100)} · ", (ended, style)))
     steps = f"{summary.steps} of {summary.total_steps}" if summary.total_steps else str(summary.steps)
     reflex = f", {summary.reflex_interventions} by the reflex" if summary.reflex_interventions else ""

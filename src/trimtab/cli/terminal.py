@@ -23,6 +23,7 @@ from trimtab.report.terminal_chart import chart_rows
 NARROWEST: Final = 60
 WIDEST: Final = 120
 CURVE_STYLES: Final = ("dark_orange", "dodger_blue1", "green", "magenta")
+STATUS_STYLES: Final = {"ended": "green", "stopped": "yellow", "not ended": "cyan"}
 MARK_STYLES: Final = {"adjust": "bright_black", "rollback": "magenta", "reflex": "red"}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
-from typing import Annotated, Any, Final, Literal, Never
+from typing import Annotated, Any, Final, Literal, Never, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -127,9 +127,19 @@ def proposal_from(tree: object) -> Proposal:
     )
 
 
-def encode_proposal(proposal: Proposal) -> dict[str, Any]:
-    """Return the reply that `proposal_from` reads back as ``proposal``."""
-    tree = asdict(proposal)
+def encode_proposal(proposal: object) -> dict[str, Any]:
+    """Return the reply that `proposal_from` reads back as ``proposal``; a reply in wire form stays as it is.
+
+    Raises:
+        ReplyError: Return a `Proposal`, or a mapping in the wire form.
+    """
+    if not isinstance(proposal, (Proposal, dict)):
+        raise ReplyError(
+            "a manager returned something else than a proposal",
+            received=type(proposal).__name__,
+            allowed="trimtab.decision.proposal.Proposal, or a mapping in the wire form",
+        )
+    tree: Any = asdict(proposal) if isinstance(proposal, Proposal) else cast("Any", proposal)
     return json.loads(json.dumps(tree, allow_nan=False))
 
 

@@ -17,6 +17,8 @@ class Divergence:
         relative: Margin as a fraction of the best level's magnitude.
         deviations: Margin in mean absolute deviations, as they were at the best level.
         patience_steps: Losses in a row that must be above the margin.
+        settling_steps: Steps after a change of the recipe for which only a loss above the level the
+            run began with counts.
 
     References:
         Cohen et al. (2021), "Gradient Descent on Neural Networks Typically Occurs at the Edge of
@@ -26,6 +28,7 @@ class Divergence:
     relative: float = 0.5
     deviations: float = 8.0
     patience_steps: int = 5
+    settling_steps: int = 300
 
     def detect(self, view: View) -> Symptom | None:
         """Return a critical symptom if the loss has diverged."""
@@ -34,6 +37,9 @@ class Divergence:
             return None
         level = window.lowest_fast
         margin = max(self.relative * abs(level), self.deviations * window.calm_deviation)
+        if window.settled < min(window.count, self.settling_steps):
+            # The recipe was changed: stronger regularization may undo what was memorized, but not more than all of it.
+            margin = max(margin, window.initial - level)
         if window.fast <= level + margin:
             return None
         newest = [value for _, value in islice(reversed(window.points), self.patience_steps)]

@@ -18,7 +18,7 @@ from trimtab.verification.verdict import Rejection, Source
 
 # What became of a decision. `open` is one whose end is not in the ledger (yet).
 Ending = Literal["applied", "no_action", "rejected", "manager_failed", "dropped", "failed", "open"]
-Status = Literal["ended", "not ended"]
+Status = Literal["ended", "stopped", "not ended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,9 @@ class RunSummary:
     Args:
         run: Its name.
         manager: Which manager.
-        status: Whether its ledger was closed in order; ``not ended`` is running, or cut off.
-        ended_because: The reason given at its end; None if it has not ended.
+        status: Whether its ledger was closed in order, or the loop was asked to stop before; ``not
+            ended`` is running, or cut off.
+        ended_because: Why it was asked to stop, or the reason given at its end; None if neither.
         steps: Step of the newest record.
         total_steps: Planned length; None if not known.
         objective: Direction and signal, such as ``minimize val/loss``.

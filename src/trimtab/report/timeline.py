@@ -197,8 +197,8 @@ class _Book:
         summary = RunSummary(
             run=started.run,
             manager=started.manager,
-            status="ended" if self._ended else "not ended",
-            ended_because=self._ended.reason if self._ended else None,
+            status=("stopped" if state.stop_reason else "ended") if self._ended else "not ended",
+            ended_because=state.stop_reason or (self._ended.reason if self._ended else None),
             steps=state.step,
             total_steps=started.total_steps,
             objective=str(started.envelope.objective),

@@ -33,6 +33,7 @@ from trimtab.controls.recipe import Recipe
 from trimtab.decision.action import checkpoint_of
 from trimtab.errors import CheckpointError, TrimtabError
 from trimtab.ledger.journal import Journal
+from trimtab.runtime.announce import Announcer
 from trimtab.runtime.answer import ManagerClient
 from trimtab.runtime.clock import Clock
 from trimtab.telemetry.telemetry import Telemetry
@@ -80,6 +81,7 @@ class Engine:
         self._telemetry = telemetry
         self._clock = clock
         self._on_rewind = on_rewind
+        self._announcer = Announcer()
         self._state: State | None = None
         self._unproved: _Unproved | None = None
         self._waiting: deque[Event] = deque()
@@ -128,6 +130,18 @@ class Engine:
         self.dispatch(CheckpointWritten(step, id))
         return id
 
+    def foreign_hands(self) -> tuple[str, ...]:
+        """Return what is wrong with the controls because of somebody else's hand on them."""
+        envelope, recipe = self.state.envelope, self.state.recipe
+        wrong: list[str] = []
+        for name, binding in self._bindings.items():
+            live, taken, high = binding.read(), binding.took_effect(), envelope.control(name).bounds.high
+            if live != recipe[name]:
+                wrong.append(f"{name} is {live!r}, not {recipe[name]!r} as trimtab left it")
+            elif taken is not None and taken.observed > high * (1 + 1e-6):
+                wrong.append(f"{name} is {taken.observed:.6g} in effect, above its bound {high!r}, and not through trimtab")
+        return tuple(wrong)
+
     def read_back(self, step: int) -> None:
         """Record what the first optimizer step after an intervention really used."""
         unproved = self._unproved
@@ -153,6 +167,7 @@ class Engine:
         match effect:
             case Append():
                 self._journal.append(effect.record, self._clock.wall_seconds())
+                self._announcer.tell(effect.record)
             case Ask():
                 self._manager.ask(at, effect.briefing)
             case Enact():

@@ -43,6 +43,8 @@ class ManagerSpec:
         spec = cls(kind, argument)
         if kind in ("scripted", "python") and not argument:
             raise UsageError(f"the manager {kind} needs an argument", received=text, allowed=_FORMS)
+        if kind == "python" and not all(argument.partition(":")):
+            raise UsageError("the manager's class is missing", received=text, allowed="python:MODULE:CLASS")
         if kind in ("rules", "no_action") and argument:
             raise UsageError(f"the manager {kind} takes no argument", received=text, allowed=_FORMS)
         if kind != "python":

@@ -28,7 +28,7 @@ from trimtab.controller.state import Phase, State
 from trimtab.controls.recipe import Recipe
 from trimtab.diagnosis.base import Symptom, View
 from trimtab.diagnosis.examine import EVALUATION_DETECTORS, STEP_DETECTORS, examine
-from trimtab.errors import UsageError, nearest
+from trimtab.errors import UsageError
 from trimtab.ledger.record import RunStarted
 from trimtab.ledger.series import SeriesFile
 from trimtab.runtime.answer import Answer, ManagerClient
@@ -40,6 +40,7 @@ from trimtab.telemetry.telemetry import Telemetry
 
 _LOG: Final = logging.getLogger("trimtab")
 _UNREPORTED_AFTER: Final = 3
+_NOTICES_PER_PROBLEM: Final = 5
 
 
 class Supervisor:
@@ -80,7 +81,7 @@ class Supervisor:
         self._event = 0
         self._evaluated_step: int | None = None
         self._deferred: list[Symptom] = []
-        self._noticed: set[str] = set()
+        self._noticed: dict[str, set[str]] = {}
         self._is_held = False
         self._is_closed = False
         engine.dispatch(RunBegan(started))
@@ -198,6 +199,8 @@ class Supervisor:
         self._checkpoint = None
         if self._step == 1 or self._step % self._every == 0 or self._engine.checkpoint_due:
             self._checkpoint = self._engine.save_checkpoint(self._step)
+            for finding in self._engine.foreign_hands():
+                self._notice("something else has a hand on a control", finding)
 
     def _take_evaluation(self, metrics: Mapping[str, object]) -> None:
         step = self._step
@@ -210,7 +213,8 @@ class Supervisor:
         reading = self._reader.take_now(step, metrics)
         name = self._objective.signal
         if name not in reading.values:
-            self._notice("the objective is missing from an evaluation", f"{name!r}: {nearest(name, reading.values)}")
+            reported = ", ".join(sorted(reading.values)[:20]) or "nothing"
+            self._notice("the objective is missing from an evaluation", f"expected {name!r}; reported: {reported}")
             return
         if self._checkpoint is None:
             self._notice(
@@ -267,12 +271,12 @@ class Supervisor:
             self._notice("the curves cannot be written", str(error))
 
     def _notice(self, problem: str, detail: str) -> None:
-        """Record and log a problem, each kind once."""
-        if problem in self._noticed:
-            return
-        self._noticed.add(problem)
+        """Record a problem, which logs it too: each detail once, and few of each kind."""
         detail = detail.encode("utf-8", "backslashreplace").decode()  # names from the run may hold lone surrogates
-        _LOG.warning("%s at step %d: %s", problem, self._step, detail)
+        told = self._noticed.setdefault(problem, set())
+        if detail in told or len(told) >= _NOTICES_PER_PROBLEM:
+            return
+        told.add(detail)
         self._engine.dispatch(ProblemFound(self._step, problem, detail))
 
     def _hold(self, error: Exception) -> None:

@@ -34,6 +34,7 @@ class Window:
         calm_deviation: ``deviation`` when ``fast`` was lowest; what follows does not inflate it.
         settled: Finite values since the run began or its recipe last changed; averages and detectors
             start over with it.
+        initial: ``fast`` when 20 values had been seen: the level the run began with.
         jump: Distance of the last value from ``slow``, in units of ``deviation``, before it was
             added; 0 until 20 values were seen.
     """
@@ -48,6 +49,7 @@ class Window:
     lowest_fast: float = math.inf
     calm_deviation: float = 0.0
     settled: int = 0
+    initial: float = 0.0
     jump: float = 0.0
 
     def add(self, step: int, value: float) -> None:
@@ -71,6 +73,8 @@ class Window:
         self.fast += fast * (value - self.fast)
         self.deviation += slow * (abs(clipped) - self.deviation)
         self.slow += slow * clipped
+        if self.count == 20:
+            self.initial = self.fast
         if self.settled >= 20 and self.fast <= self.lowest_fast:
             self.lowest_fast, self.calm_deviation = self.fast, self.deviation
 
@@ -93,6 +97,7 @@ class Window:
             "lowest_fast": None if math.isinf(self.lowest_fast) else self.lowest_fast,
             "calm_deviation": self.calm_deviation,
             "settled": self.settled,
+            "initial": self.initial,
             "jump": self.jump,
         }
 

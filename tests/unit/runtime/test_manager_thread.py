@@ -65,8 +65,8 @@ def test_an_answer_arrives_once() -> None:
     ("result", "detail"),
     [
         (RuntimeError("no idea"), "no idea"),
-        (None, "TypeError"),
-        ("adjust", "TypeError"),
+        (None, "something else than a proposal; received NoneType"),
+        ("adjust", "something else than a proposal; received str"),
         (Proposal(Adjust((Change("dropout", math.nan),)), "why", Expectation(0.0, 1)), "ValueError"),
         (Proposal(Adjust(()), "why", Expectation(0.0, 1)), "ReplyError"),
         (Proposal("adjust", "why"), "ReplyError"),  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ def test_a_manager_that_raises_answers_with_the_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "garbage", [None, 3, "adjust", {"action": "adjust"}, object()], ids=["None", "3", "text", "a dict", "object"]
+    "garbage", [None, 3, "adjust", [{"action": "adjust"}], object()], ids=["None", "3", "text", "a list", "object"]
 )
 def test_a_manager_that_returns_garbage_answers_with_an_error(garbage: object) -> None:
     assert "error" in answer(Garbage(garbage), a_question())
@@ -70,3 +70,8 @@ def test_every_question_gets_one_line_until_the_input_ends() -> None:
     answers = io.StringIO()
     serve(Echo(), io.StringIO("".join(a_question(number) + "\n" for number in (1, 2, 3))), answers)
     assert [json.loads(line)["question"] for line in answers.getvalue().splitlines()] == [1, 2, 3]
+
+
+def test_a_manager_may_answer_in_the_wire_form() -> None:
+    reply = {"action": {"kind": "no_action"}, "reason": "nothing to do"}
+    assert answer(Garbage(reply), a_question()) == {"question": 1, "reply": json.dumps(reply)}

@@ -118,7 +118,9 @@ def _act(briefing: Briefing, rule: Rule, strength: int) -> Action | None:
     goes_back = rule.rolls_back and (rule.answers == LAST_CHANCE or not _was_revisited(briefing, option))
     if goes_back and option is not None and briefing.best is not None:
         changes = _changes(rule, strength, briefing.best.recipe, option.adjustable)
-        return RollbackAndAdjust(option.checkpoint, changes[:most]) if changes else None
+        if changes:
+            return RollbackAndAdjust(option.checkpoint, changes[:most])
+        return Rollback(option.checkpoint) if rule.answers == LAST_CHANCE else None
     changes = _changes(rule, strength, briefing.recipe, briefing.surface.adjustable)
     return Adjust(changes[:most]) if changes else None
 
@@ -161,10 +163,16 @@ def _was_tried(briefing: Briefing, action: Action) -> bool:
 def _proposal(briefing: Briefing, finding: _Finding, rule: Rule, action: Action) -> Proposal:
     return Proposal(
         action=action,
-        reason=f"{_opening(rule)}{rule.reason} ({finding.name})",
+        reason=f"{_opening(rule)}{_from_here(rule, action)}{rule.reason} ({finding.name})",
         expectation=Expectation(_expected_gain(briefing, rule), within_evaluations=rule.evaluations),
         watch=(briefing.objective.signal, "loss"),
     )
+
+
+def _from_here(rule: Rule, action: Action) -> str:
+    """Return what to say first if the rule would go back, but the run has been back at its best state before."""
+    is_other = rule.rolls_back and checkpoint_of(action) is None
+    return "from the present state, as the best one was gone back to before; " if is_other else ""
 
 
 def _expected_gain(briefing: Briefing, rule: Rule) -> float:

@@ -74,7 +74,7 @@ RULES: Final = (
         True,
         3,
         True,
-        (Nudge(DROPOUT, "add", 0.1), Nudge(WEIGHT_DECAY, "multiply", 10.0, at_least=0.1)),
+        (Nudge(DROPOUT, "add", 0.1), Nudge(WEIGHT_DECAY, "multiply", 10.0, at_least=0.01)),
         "the model memorizes: go back to where it generalized best and make memorizing harder",
         "Srivastava et al. (2014), Dropout; Loshchilov and Hutter (2019), Decoupled Weight Decay",
     ),

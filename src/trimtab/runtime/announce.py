@@ -1,0 +1,39 @@
+"""What a person at the console is told: one line for each record that calls for attention.
+
+Through the logger ``trimtab``: warnings, which Python prints unless told otherwise, for what went wrong
+and what the reflex did; infos for what a manager did.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from trimtab.decision.action import Stop, describe
+from trimtab.ledger.record import ActionFailed, ActionIntended, ManagerFailed, ProblemNoticed, Record
+
+LOG: Final = logging.getLogger("trimtab")
+
+
+class Announcer:
+    """Logs records; a manager's failures once for each kind, since they may come at every question."""
+
+    def __init__(self) -> None:
+        self._failures: set[str] = set()
+
+    def tell(self, record: Record) -> None:
+        """Log ``record`` if it calls for attention."""
+        match record:
+            case ActionIntended():
+                is_calm = record.source == "manager" and not isinstance(record.action, Stop)
+                level = logging.INFO if is_calm else logging.WARNING
+                LOG.log(level, "step %d: %s: %s (%s)", record.step, record.source, describe(record.action), record.reason)
+            case ActionFailed():
+                LOG.warning("step %d: intervention %d failed: %s", record.step, record.intervention, record.problem)
+            case ProblemNoticed():
+                LOG.warning("step %d: %s: %s", record.step, record.problem, record.detail)
+            case ManagerFailed() if record.problem not in self._failures and record.problem != "superseded":
+                self._failures.add(record.problem)
+                LOG.warning("step %d: the manager failed (%s): %s; no action", record.step, record.problem, record.detail)
+            case _:
+                pass
