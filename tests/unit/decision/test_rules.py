@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.builders import RECIPE, a_briefing, a_standing, a_symptom, an_envelope, an_intervention
@@ -94,6 +96,14 @@ class TestTurns:
     ) -> None:
         proposal = propose(a_briefing(timing=Timing(400, 410, 600, total_steps, 100)))
         assert isinstance(proposal.action, Adjust) == acts
+
+    def test_at_the_last_chance_it_goes_back_even_if_no_rate_may_be_changed(self) -> None:
+        last = Summary("val/loss", "evaluation", 5, 0, 9.0, 400, 9.0, 0.0, 0.0, 0.0, 2.0, 9.0)
+        briefing = a_briefing(timing=Timing(400, 410, 600, 450, 100), snapshot=Snapshot(400, (last,)))
+        assert isinstance(propose(briefing).action, RollbackAndAdjust)
+        bare = tuple(replace(option, adjustable=()) for option in briefing.surface.rollbacks)
+        stuck = replace(briefing, surface=replace(briefing.surface, rollbacks=bare, adjustable=()))
+        assert propose(stuck).action == Rollback(BEST)
 
     def test_it_waits_while_measuring(self) -> None:
         trial = an_intervention(ANNEAL, is_complete=False)

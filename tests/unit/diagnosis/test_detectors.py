@@ -108,7 +108,32 @@ class TestNonFinite:
         assert examine(View(1, telemetry, MINIMIZE), STEP_DETECTORS) == ()
 
 
+def after_a_change_at(change: int, loss: Series, steps: int) -> list[Symptom]:
+    """Watch a loss whose recipe is changed at step ``change``."""
+    telemetry, found = Telemetry(), list[Symptom]()
+    for step in range(1, steps + 1):
+        if step == change:
+            telemetry.rebase()
+        telemetry.observe(step, {"loss": loss(step)})
+        found.extend(examine(View(step, telemetry, MINIMIZE), STEP_DETECTORS))
+    return found
+
+
 class TestDivergence:
+    @pytest.mark.parametrize(("level", "is_divergence"), [(1.4, False), (2.5, True)])
+    def test_after_a_change_of_the_recipe_a_memorizing_run_may_unlearn_but_not_more(
+        self, level: float, is_divergence: bool
+    ) -> None:
+        draw = random.Random(0)
+
+        def loss(step: int) -> float:
+            memorized = 0.4 + 1.6 * math.exp(-max(0, step - 30) / 60)
+            unlearned = min(1.0, max(0, step - 440) / 60) * (level - 0.4)
+            return memorized + unlearned + draw.gauss(0, 0.02)
+
+        assert ("divergence" in names(after_a_change_at(400, loss, 600))) == is_divergence
+        assert "divergence" in names(watch(loss, 600)), "without a change of the recipe it is one"
+
     @pytest.mark.parametrize("scale", SCALES)
     @pytest.mark.parametrize("growth", [1.01, 1.02, 1.05, 1.1, 1.2, 2.0, 10.0])
     def test_exponential_growth_is_found_before_the_loss_is_six_times_as_high(self, scale: float, growth: float) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.report.sample_run import NON_FINITE, OVERFITTING, Play, whole_run
-from trimtab.controller.event import AnswerReceived, SymptomRaised
+from trimtab.controller.event import AnswerReceived, RunClosed, SymptomRaised
 from trimtab.decision.action import Adjust, Change, Rollback
 from trimtab.decision.proposal import Expectation, Proposal
 from trimtab.errors import IllegalTransition, LedgerError
@@ -110,6 +110,14 @@ def test_the_summary_has_the_figures_of_the_run() -> None:
     assert summary.recipe_start == {"dropout": 0.0, "learning_rate": 0.003}
     assert summary.recipe_now == {"dropout": 0.1, "learning_rate": 0.0015}
     assert [problem.problem for problem in summary.problems] == ["a change did not stick", "the disk is slow"]
+
+
+def test_a_run_that_was_asked_to_stop_says_why() -> None:
+    play = Play()
+    play.feed(SymptomRaised(7, replace(NON_FINITE, step=7)))
+    play.feed(RunClosed(8, "finished"))
+    summary = build_timeline(play.records).summary
+    assert (summary.status, summary.ended_because) == ("stopped", "reflex: non_finite")
 
 
 def test_the_best_of_an_objective_to_maximize_is_the_highest() -> None:
