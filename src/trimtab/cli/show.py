@@ -169,7 +169,9 @@ def _told(decision: Decision) -> Iterator[tuple[str, Text]]:
             yield "rejected", Text(f"{clean(judged.action, 200)}: {against}", "yellow")
     if decision.changes:
         changed = (f"{clean(c.control, 80)} {number(c.before)} → {number(c.after)}" for c in decision.changes)
-        yield "changed", Text(" · ".join(changed), "green")
+        # After a failure it is what was found in force, which may be somebody else's doing.
+        is_done = decision.ending != "failed"
+        yield "changed" if is_done else "in force", Text(" · ".join(changed), "green" if is_done else "yellow")
     for result in decision.read_back:
         if not result.holds:
             found = f"expected {number(result.expected)} in effect, found {number(result.observed)}"
