@@ -71,7 +71,7 @@ CLEAN: list[tuple[Rule, str, str]] = [
     ),
     (rules.no_grab_bags, "runtime/manager_process.py", ""),
     (rules.at_most(3), "ledger/x.py", "a = 1\n" * 3),
-    (rules.no_machine_paths, "README.md", "runs/work/first, https://example.org/work/first and {folder}/root/"),
+    (rules.no_machine_paths, "README.md", "runs/root/first, https://example.org/root/first and {folder}/root/"),
 ]
 
 
