@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -14,7 +16,8 @@ from trimtab.controls.moves import Add, Moves, Multiply, SetTo
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint, Standing
 
-NAMES = ("learning_rate", "weight_decay", "dropout", "loss_weight/aux", "clip_range")
+COUPLED = "loss_weight/aux"
+NAMES = ("learning_rate", "weight_decay", "dropout", COUPLED, "clip_range")
 STEP = 1000
 
 _numbers = st.floats(-1e6, 1e6, allow_nan=False)
@@ -45,15 +48,24 @@ def controls(draw: st.DrawFn, name: str) -> Control:
         largest_change=draw(limits),
         cumulative_drift=draw(limits),
         dwell_steps=draw(st.sampled_from((0, 1, 50))),
+        when=draw(st.sampled_from(("live", "live", "boundary"))),
+        max_values=draw(st.sampled_from((None, None, 1, 2))),
     )
+
+
+def _coupled(control: Control, names: Sequence[str]) -> Control:
+    """Return the control so that it takes the learning rate along, if it can be the one that does."""
+    can = control.name == COUPLED and control.scale == "ratio" and "learning_rate" in names
+    return replace(control, rate_scaling="sqrt") if can else control
 
 
 @st.composite
 def envelopes(draw: st.DrawFn) -> Envelope:
     names = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=4))
+    declared = tuple(_coupled(draw(controls(name)), names) if draw(st.booleans()) else draw(controls(name)) for name in names)
     return Envelope(
         objective=Objective("val/loss", draw(st.sampled_from(("minimize", "maximize")))),
-        controls=tuple(draw(controls(name)) for name in names),
+        controls=declared,
         authority=Authority(
             interventions=draw(st.sampled_from((0, 1, 16, 16, 16))),
             rollbacks=draw(st.sampled_from((0, 3, 10))),
@@ -61,7 +73,9 @@ def envelopes(draw: st.DrawFn) -> Envelope:
             controls_per_intervention=draw(st.integers(1, 3)),
             may_stop=draw(st.booleans()),
         ),
-        deliberation=Deliberation(stale_after_steps=draw(st.sampled_from((10, 200)))),
+        deliberation=Deliberation(
+            stale_after_steps=draw(st.sampled_from((10, 200))), boundary_every_steps=draw(st.sampled_from((1, 8, 7)))
+        ),
         reflex=Reflex(skip_batches=draw(st.sampled_from((0, 7)))),
     )
 
@@ -99,7 +113,13 @@ def standings(draw: st.DrawFn, envelope: Envelope) -> Standing:
         version=draw(st.sampled_from((0, 7))),
         checkpoints=checkpoints,
         can_skip=draw(st.booleans()),
+        values_seen=tuple((c.name, draw(_seen(c, initial[c.name]))) for c in envelope.controls if draw(st.booleans())),
     )
+
+
+def _seen(control: Control, initial: float) -> st.SearchStrategy[tuple[float, ...]]:
+    reached = st.sampled_from((*control.moves.targets(initial), control.bounds.high))
+    return st.lists(reached, max_size=2, unique=True).map(lambda more: (initial, *(v for v in more if v != initial)))
 
 
 @st.composite

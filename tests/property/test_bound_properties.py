@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.strategies import NAMES, situations
+from tests.strategies import COUPLED, NAMES, situations
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Standing
@@ -107,6 +107,12 @@ def assert_kept(situation: Situation, verdict: Verdict) -> None:
     if (id := checkpoint_of(action)) is not None:
         base = next(checkpoint.recipe for checkpoint in standing.checkpoints if checkpoint.id == id)
     changed = {change.control for change in changes_of(action)}
+    if COUPLED in changed and envelope.control(COUPLED).rate_scaling == "sqrt" and "learning_rate" not in changed:
+        ratio = recipe[COUPLED] / base[COUPLED]
+        assert math.isclose(recipe["learning_rate"], base["learning_rate"] * math.sqrt(ratio))
+        taken_along = "learning_rate"
+    else:
+        taken_along = None
     assert [name for name, _ in recipe.values] == sorted(control.name for control in envelope.controls)
     for control in envelope.controls:
         value = recipe[control.name]
@@ -117,12 +123,15 @@ def assert_kept(situation: Situation, verdict: Verdict) -> None:
         for origin, limit in ((standing.initial, control.cumulative_drift), (base, control.largest_change)):
             start = origin[control.name]
             apart = max(value / start, start / value) if control.scale == "ratio" else abs(value - start)
-            assert apart <= limit * (1 + 1e-8) or control.name not in changed
-        if control.name not in changed:
-            assert value == base[control.name]
-        else:
+            assert apart <= limit * (1 + 1e-8) or control.name not in {*changed, taken_along}
+        if control.name in changed:
             since = standing.step - dict(standing.changed_at).get(control.name, -(10**9))
             assert since >= control.dwell_steps
+            assert control.when == "live" or standing.step % envelope.deliberation.boundary_every_steps == 0
+            seen = {standing.initial[control.name], *dict(standing.values_seen).get(control.name, ())}
+            assert control.max_values is None or value in seen or len(seen) < control.max_values
+        elif control.name != taken_along:
+            assert value == base[control.name]
 
 
 def near(value: float) -> tuple[float, float, float]:

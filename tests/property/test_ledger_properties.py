@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from trimtab.controls.bounds import Bounds
-from trimtab.controls.catalogue import CATALOGUE
 from trimtab.controls.control import Control
+from trimtab.controls.entries import ENTRIES
 from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
 from trimtab.controls.moves import Add, Multiply, SetTo
 from trimtab.decision.action import Action
@@ -43,12 +43,15 @@ moves = st.one_of(
 limits = st.floats(1.001, 1e9)
 controls = built(
     Control,
-    name=st.sampled_from([*CATALOGUE, "learning_rate/decoder"]),
+    name=st.sampled_from([*ENTRIES, "learning_rate/decoder"]),
     bounds=st.tuples(positive, positive).map(lambda ends: Bounds(min(ends), max(ends))),
     moves=moves,
     largest_change=limits,
     cumulative_drift=limits,
     dwell_steps=st.integers(0, 10**9),
+    effect_lag_steps=st.integers(0, 10**9),
+    max_values=st.none() | st.integers(1, 99),
+    rate_scaling=st.just("none"),
 )
 envelopes = st.builds(
     Envelope,

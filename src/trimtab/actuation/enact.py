@@ -7,6 +7,7 @@ happens is returned, not raised: the outcome of an action belongs in the record.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ def enact(verified: VerifiedAction, present: Recipe, bindings: Mapping[str, Bind
         if checkpoint is not None:
             restored = store.restore(checkpoint)
         if checkpoint is not None or changes_of(verified.action):
-            write_recipe(verified.recipe, bindings)
+            write_recipe(verified.recipe, bindings, after_restore=checkpoint is not None)
         if isinstance(verified.action, SkipBatches):
             store.skip(verified.action.count)
     except Exception as error:  # noqa: BLE001 - a user's model, loader or control may raise anything; the outcome is recorded
@@ -69,8 +70,10 @@ def read_recipe(bindings: Mapping[str, Binding]) -> Recipe:
     return Recipe.of({name: binding.read() for name, binding in bindings.items()})
 
 
-def write_recipe(recipe: Recipe, bindings: Mapping[str, Binding]) -> None:
-    """Write every value that differs from the live one; all or none.
+def write_recipe(recipe: Recipe, bindings: Mapping[str, Binding], *, after_restore: bool = False) -> None:
+    """Write every value that differs from the live one, or after a restore every value; all or none.
+
+    A restore may have brought back a value behind its binding's back, which would then expect the one it wrote last.
 
     Raises:
         ActuationError: A control refused its value; those written before it were put back.
@@ -79,16 +82,24 @@ def write_recipe(recipe: Recipe, bindings: Mapping[str, Binding]) -> None:
     for name, value in recipe.values:
         binding = bindings[name]
         before = binding.read()
-        if before == value:
+        if before == value and not after_restore:
             continue
         written.append((binding, before))
         try:
             binding.write(value)
+            _require_value(binding, value)
         except Exception as error:  # any failure of a user's object must leave a whole recipe behind
             _put_back(written)
             raise ActuationError(
                 f"{name} could not be set", received=f"{value!r}: {error!r}", next_step="the recipe was put back"
             ) from error
+
+
+def _require_value(binding: Binding, value: float) -> None:
+    """Refuse a value that did not stand; a value kept as a 32-bit float is rounded to about 6e-8 of itself."""
+    found = binding.read()
+    if not math.isclose(found, value, rel_tol=1e-6):
+        raise ActuationError("the value did not stand", received=f"{found!r} after {value!r} was written")
 
 
 def _put_back(written: list[tuple[Binding, float]]) -> None:

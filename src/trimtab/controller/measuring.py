@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 
 from trimtab.controller.state import State
+from trimtab.controls.envelope import Envelope
+from trimtab.decision.action import changes_of
+from trimtab.decision.briefing import Intervention
 from trimtab.ledger.record import InterventionMeasured
+
+
+def _lag_steps(envelope: Envelope, intervention: Intervention) -> int:
+    """Return the steps until what was changed can show: the longest lag among the changed controls."""
+    changed = (change.control for change in changes_of(intervention.action))
+    return max((envelope.control(name).effect_lag_steps for name in changed), default=0)
 
 
 def measure(state: State, step: int, objective: float) -> InterventionMeasured | None:
@@ -14,8 +23,8 @@ def measure(state: State, step: int, objective: float) -> InterventionMeasured |
     A non-finite objective counts as an evaluation without a gain.
     """
     earlier, envelope = state.under_measurement(), state.envelope
-    if earlier is None or step <= earlier.step:
-        return None  # no step has used the new values yet
+    if earlier is None or step <= earlier.step + _lag_steps(envelope, earlier):
+        return None  # no step has used the new values yet, or none of their effect can show
     best = objective
     after = earlier.objective_after
     if after is not None and math.isfinite(after) and not envelope.objective.better(objective, after):

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 from trimtab.controller.state import State
 from trimtab.controller.transitions import fault_attempt
-from trimtab.controls.catalogue import LEARNING_RATE, base_name
+from trimtab.controls.catalogue import base_name
 from trimtab.controls.control import Control
+from trimtab.controls.entries import LEARNING_RATE
 from trimtab.controls.standing import Checkpoint
 from trimtab.decision.action import Action, Change, Rollback, RollbackAndAdjust, Stop
 from trimtab.diagnosis.base import Symptom

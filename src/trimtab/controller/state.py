@@ -10,6 +10,7 @@ from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint, Standing
 from trimtab.decision.briefing import Intervention
 from trimtab.decision.proposal import Proposal
+from trimtab.diagnosis.base import Symptom
 from trimtab.ledger.record import ActionIntended
 
 
@@ -71,6 +72,8 @@ class State:
         fault_attempts: Rollbacks of the reflex for the present fault.
         last_reflex_step: Step of the reflex's last rollback; None if it never acted.
         last_reflex_span: Steps which that rollback undid.
+        values_seen: Pairs of a control with ``max_values`` and the distinct values it has had.
+        unasked: The newest symptom of each name since a manager was last asked.
         is_exhausted: Whether the reflex has given up and asked to stop.
         symptom_steps: Pairs of symptom and the step it was last recorded at.
         stop_reason: Why the training loop was asked to end; None if it was not.
@@ -102,6 +105,8 @@ class State:
     fault_attempts: int = 0
     last_reflex_step: int | None = None
     last_reflex_span: int = 0
+    values_seen: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    unasked: tuple[Symptom, ...] = ()
     is_exhausted: bool = False
     symptom_steps: tuple[tuple[str, int], ...] = ()
     stop_reason: str | None = None
@@ -119,6 +124,7 @@ class State:
             version=self.version,
             checkpoints=self.checkpoints,
             can_skip=self.can_skip,
+            values_seen=self.values_seen,
         )
 
     def under_measurement(self) -> Intervention | None:

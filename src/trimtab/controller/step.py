@@ -30,10 +30,10 @@ from trimtab.controller.event import (
 )
 from trimtab.controller.measuring import measure
 from trimtab.controller.reflex import plan
-from trimtab.controller.state import Phase, State
+from trimtab.controller.state import Phase, Question, State
 from trimtab.controller.transitions import begin
 from trimtab.controls.standing import Checkpoint
-from trimtab.decision.action import SkipBatches
+from trimtab.decision.action import SkipBatches, changes_of
 from trimtab.decision.briefing import MAX_INTERVENTIONS, Briefing, Timing
 from trimtab.decision.surface import build_surface
 from trimtab.diagnosis.base import Symptom
@@ -114,8 +114,18 @@ def _on_step(draft: Draft, at: int) -> None:
     age = at - question.asked_step
     if state.phase is Phase.ASKED and age > state.envelope.deliberation.stale_after_steps:
         draft.append(ManagerFailed(at, question.number, "late", f"no answer within {age - 1} steps"))
-    elif state.phase is Phase.ANSWERED and age >= state.envelope.deliberation.lead_steps:
+    elif state.phase is Phase.ANSWERED and _is_time(state, question, at):
         _adjudicate(draft, at)
+
+
+def _is_time(state: State, question: Question, at: int) -> bool:
+    """Return whether the answer is to be judged now; a late one that needs a boundary waits for the next."""
+    if at < state.envelope.applies_at(question.asked_step):
+        return False
+    changes = changes_of(state.proposal.action) if state.proposal is not None else ()
+    controls = [state.envelope.control(change.control) for change in changes if change.control in state.envelope]
+    is_open = all(state.envelope.is_open(control, at) for control in controls)
+    return is_open or at - question.asked_step > state.envelope.deliberation.stale_after_steps
 
 
 def _adjudicate(draft: Draft, at: int) -> None:
@@ -152,7 +162,7 @@ def _on_evaluation(draft: Draft, event: EvaluationReported) -> None:
 
 def _is_pointless(state: State, event: EvaluationReported) -> bool:
     """Return whether an answer could not be applied any more, or the reflex is about to act."""
-    applies_at = event.step + state.envelope.deliberation.lead_steps
+    applies_at = state.envelope.applies_at(event.step)
     is_over = state.stop_reason is not None or (state.total_steps is not None and applies_at > state.total_steps)
     is_critical = any(symptom.severity == "critical" for symptom in event.symptoms)
     return is_over or (is_critical and state.envelope.reflex.armed)
@@ -161,7 +171,8 @@ def _is_pointless(state: State, event: EvaluationReported) -> bool:
 def _ask(draft: Draft, event: EvaluationReported) -> None:
     state, deliberation = draft.state, draft.state.envelope.deliberation
     # What will be executable when the answer is applied, not now: a dwell may end in between.
-    standing = state.standing(event.step + deliberation.lead_steps)
+    applies_at = state.envelope.applies_at(event.step)
+    standing = state.standing(applies_at)
     surface = build_surface(state.envelope, standing)
     if surface.is_empty:
         return
@@ -171,7 +182,7 @@ def _ask(draft: Draft, event: EvaluationReported) -> None:
         objective=state.envelope.objective,
         timing=Timing(
             asked_step=event.step,
-            applies_at_step=event.step + deliberation.lead_steps,
+            applies_at_step=applies_at,
             stale_after_step=event.step + deliberation.stale_after_steps,
             total_steps=state.total_steps,
             evaluate_every_steps=state.evaluate_every_steps,
@@ -179,13 +190,20 @@ def _ask(draft: Draft, event: EvaluationReported) -> None:
         recipe=state.recipe,
         initial=state.initial,
         snapshot=event.snapshot,
-        symptoms=event.symptoms,
+        symptoms=(*event.symptoms, *_seen_since(state, event)),
         best=standing.best_checkpoint(state.envelope),
         interventions=state.interventions[-MAX_INTERVENTIONS:],
         surface=surface,
     )
     draft.append(ManagerAsked(event.step, briefing.question, briefing))
     draft.effects.append(Ask(briefing))
+
+
+def _seen_since(state: State, event: EvaluationReported) -> tuple[Symptom, ...]:
+    """Return what was found at steps since the last question, except what the reflex has answered."""
+    names = {symptom.name for symptom in event.symptoms}
+    is_answered = state.envelope.reflex.armed
+    return tuple(s for s in state.unasked if s.name not in names and not (is_answered and s.severity == "critical"))
 
 
 def _observe(draft: Draft, symptom: Symptom) -> None:

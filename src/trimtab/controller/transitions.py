@@ -133,13 +133,15 @@ def _learn(state: State, record: Record) -> State:
         case EvaluationRecorded():
             return _evaluated(state, record)
         case SymptomObserved():
-            steps = dict(state.symptom_steps) | {record.symptom.name: record.step}
-            return replace(state, symptom_steps=tuple(steps.items()))
+            found = record.symptom
+            steps = dict(state.symptom_steps) | {found.name: record.step}
+            unasked = (*(earlier for earlier in state.unasked if earlier.name != found.name), found)
+            return replace(state, symptom_steps=tuple(steps.items()), unasked=unasked)
         case ManagerAsked():
             briefing = record.briefing
             symptoms = tuple(symptom.name for symptom in briefing.symptoms)
             question = Question(record.question, record.step, briefing.version, symptoms)
-            return replace(state, question=question, proposal=None, num_questions=record.question)
+            return replace(state, question=question, proposal=None, num_questions=record.question, unasked=())
         case ProposalReceived():
             return replace(state, proposal=record.proposal)
         case ActionIntended():
@@ -199,6 +201,7 @@ def _carried_out(state: State, intended: ActionIntended, step: int, recipe: Reci
         pending=None,
         recipe=recipe,
         changed_at=tuple(changed.items()),
+        values_seen=_seen(state, recipe),
         version=state.version + 1,
         interventions_used=state.interventions_used + (not by_reflex),
         rollbacks_used=state.rollbacks_used + (rolls_back and not by_reflex),
@@ -215,6 +218,14 @@ def _carried_out(state: State, intended: ActionIntended, step: int, recipe: Reci
         stop_reason=_stop_reason(intended) or state.stop_reason,
         is_exhausted=state.is_exhausted or (isinstance(intended.action, Stop) and intended.source == "reflex"),
     )
+
+
+def _seen(state: State, recipe: Recipe) -> tuple[tuple[str, tuple[float, ...]], ...]:
+    """Return the distinct values that controls with a budget of them have had, ``recipe`` included."""
+    known = dict(state.values_seen)
+    budgeted = [control.name for control in state.envelope.controls if control.max_values is not None]
+    held = {name: known.get(name, (state.initial[name],)) for name in budgeted}
+    return tuple((name, seen if recipe[name] in seen else (*seen, recipe[name])) for name, seen in held.items())
 
 
 def _closed(intervention: Intervention, *, failed: bool) -> Intervention:

@@ -1,122 +1,230 @@
-"""The controls trimtab knows, each with moves and limits that suit it unless the user says otherwise."""
+"""The controls trimtab knows, each with moves and limits that suit it unless the user says otherwise.
+
+All functions here take the same keywords, which override what the catalogue's row (`trimtab.controls.entries`) says:
+
+    moves               permitted moves: `Multiply`, `SetTo` or `Add`
+    largest_change      most in one intervention, inclusive
+    cumulative_drift    most from the starting value, inclusive
+    dwell_steps         steps before the next change
+    effect_lag_steps    steps until a change can show in the objective
+    when                ``live``, or ``boundary``: only at multiples of the envelope's boundary_every_steps
+    max_values          most distinct values over a run, the starting one included
+
+and raise `ControlError`, which names the argument to change.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final, TypedDict, Unpack
 
 from trimtab.controls.bounds import Bounds
-from trimtab.controls.control import Control
-from trimtab.controls.moves import Moves, Multiply, SetTo
-from trimtab.errors import ControlError
-
-LEARNING_RATE: Final = "learning_rate"
-WEIGHT_DECAY: Final = "weight_decay"
-DROPOUT: Final = "dropout"
+from trimtab.controls.control import Control, RateScaling, Scale, When
+from trimtab.controls.entries import (
+    BATCH_SIZE,
+    BETA2,
+    DROPOUT,
+    ENTRIES,
+    ENTROPY_COEFFICIENT,
+    GRADIENT_ACCUMULATION,
+    GRADIENT_CLIP_NORM,
+    LABEL_SMOOTHING,
+    LEARNING_RATE,
+    LOSS_WEIGHT,
+    MIXTURE_WEIGHT,
+    MOMENTUM,
+    WEIGHT_DECAY,
+    Entry,
+)
+from trimtab.controls.moves import Moves
+from trimtab.errors import ControlError, nearest
 
 DEFAULT_DWELL_STEPS: Final = 50
 
 
-def learning_rate(
-    low: float,
-    high: float,
-    *,
-    moves: Moves | None = None,
-    largest_change: float = 4.0,
-    cumulative_drift: float = 1000.0,
-    dwell_steps: int = DEFAULT_DWELL_STEPS,
-    group: str | None = None,
-) -> Control:
-    """Declare the learning rate as a control.
+class _Numbers(TypedDict, total=False):
+    largest_change: float | None
+    cumulative_drift: float | None
+    dwell_steps: int
+    effect_lag_steps: int
+    when: When
+    max_values: int | None
+
+
+class Limits(_Numbers, total=False):
+    """The keywords that every control takes; see the module."""
+
+    moves: Moves | None
+
+
+def learning_rate(low: float, high: float, *, group: str | None = None, **limits: Unpack[Limits]) -> Control:
+    """Declare the learning rate as a control, between ``low`` > 0 and ``high``, both included.
 
     The value is the optimizer's reference rate: the largest ``initial_lr`` (or ``lr``) of its
     groups when trimtab attached. It acts as a factor on whatever schedule the run has, so the ratios
-    between groups and the shape of the schedule are kept.
-
-    Args:
-        low: Lowest value, > 0, inclusive; in the optimizer's unit.
-        high: Highest value, inclusive.
-        moves: Permitted moves; by default multiply by 0.25, 0.5, 0.75, 1.25, 1.5 or 2.
-        largest_change: Largest ratio in one intervention, inclusive.
-        cumulative_drift: Largest ratio to the starting value, inclusive.
-        dwell_steps: Steps before the next change.
-        group: Name of one parameter group (``param_groups[i]["name"]``); by default all groups.
-
-    Raises:
-        ControlError: Change the argument that the message names.
+    between groups and the shape of the schedule are kept. ``group`` names one parameter group
+    (``param_groups[i]["name"]``); by default it is all of them.
     """
-    chosen = moves or Multiply((0.25, 0.5, 0.75, 1.25, 1.5, 2.0))
-    return Control(
-        _named(LEARNING_RATE, group), Bounds(low, high), chosen, "ratio", largest_change, cumulative_drift, dwell_steps
-    )
+    return declare(LEARNING_RATE, low, high, part=group, **limits)
 
 
-def weight_decay(
-    low: float,
-    high: float,
-    *,
-    moves: Moves | None = None,
-    largest_change: float | None = None,
-    cumulative_drift: float | None = None,
-    dwell_steps: int = DEFAULT_DWELL_STEPS,
-    group: str | None = None,
-) -> Control:
-    """Declare the optimizer's weight decay as a control; groups without decay keep none.
+def weight_decay(low: float, high: float, *, group: str | None = None, **limits: Unpack[Limits]) -> Control:
+    """Declare the optimizer's weight decay as a control; groups without decay keep none."""
+    return declare(WEIGHT_DECAY, low, high, part=group, **limits)
 
-    Args:
-        low: Lowest value, inclusive.
-        high: Highest value, inclusive.
-        moves: Permitted moves; by default set to 0, 0.01, 0.03, 0.1, 0.3 or 1.
-        largest_change: Largest difference in one intervention, inclusive; by default the whole range.
-        cumulative_drift: Largest difference to the starting value, inclusive; by default the whole range.
-        dwell_steps: Steps before the next change.
-        group: Name of one parameter group; by default all groups.
 
-    Raises:
-        ControlError: Change the argument that the message names.
-    """
-    bounds = Bounds(low, high)
-    if low < 0:
-        raise ControlError("a negative weight decay makes weights grow", received=f"low={low!r}", allowed="low >= 0")
-    span = high - low
-    chosen = moves or SetTo((0.0, 0.01, 0.03, 0.1, 0.3, 1.0))
-    largest = span if largest_change is None else largest_change
-    drift = span if cumulative_drift is None else cumulative_drift
-    return Control(_named(WEIGHT_DECAY, group), bounds, chosen, "difference", largest, drift, dwell_steps)
+def momentum(low: float, high: float, *, group: str | None = None, **limits: Unpack[Limits]) -> Control:
+    """Declare momentum (SGD, RMSprop) or the first beta (Adam and its kin) as a control, in ``[0, 1)``."""
+    return declare(MOMENTUM, low, high, part=group, **limits)
+
+
+def beta2(low: float, high: float, *, group: str | None = None, **limits: Unpack[Limits]) -> Control:
+    """Declare the second beta of Adam and its kin as a control, in ``[0, 1)``."""
+    return declare(BETA2, low, high, part=group, **limits)
 
 
 def dropout(
+    low: float, high: float, *, name: str | None = None, modules: str | None = None, **limits: Unpack[Limits]
+) -> Control:
+    """Declare the dropout probability as a control, in ``[0, 1)``.
+
+    The value is the largest probability among the modules; the others keep their ratios to it.
+    ``modules`` is a pattern of module names, such as ``"encoder.*"``; such a control needs a ``name``
+    and becomes ``dropout/NAME``.
+    """
+    return declare(DROPOUT, low, high, part=name, modules=modules, **limits)
+
+
+def label_smoothing(low: float, high: float, **limits: Unpack[Limits]) -> Control:
+    """Declare the label smoothing of the run's `torch.nn.CrossEntropyLoss` as a control, in ``[0, 1)``.
+
+    Pass the loss module among ``parts`` unless it belongs to the model.
+    """
+    return declare(LABEL_SMOOTHING, low, high, **limits)
+
+
+def gradient_clip_norm(low: float, high: float, **limits: Unpack[Limits]) -> Control:
+    """Declare the largest gradient norm as a control; the loop clips with a `GradientClip` among ``parts``."""
+    return declare(GRADIENT_CLIP_NORM, low, high, **limits)
+
+
+def loss_weight(term: str, low: float, high: float, **limits: Unpack[Limits]) -> Control:
+    """Declare the weight of one term of a `LossWeights` among ``parts`` as a control, > 0."""
+    return declare(LOSS_WEIGHT, low, high, part=term, **limits)
+
+
+def batch_size(low: float, high: float, *, rate_scaling: RateScaling = "none", **limits: Unpack[Limits]) -> Control:
+    """Declare the items per batch as a control, >= 1; needs a loader such as `ResumableLoader`.
+
+    With ``rate_scaling`` ``linear`` or ``sqrt`` a change takes the control ``learning_rate`` along, by
+    the ratio of the batch sizes or its square root; the rate must then keep its own limits too.
+
+    References:
+        Goyal et al. (2017), "Accurate, Large Minibatch SGD", for ``linear``; Malladi et al. (2022), "On
+        the SDEs and Scaling Rules for Adaptive Gradient Algorithms", for ``sqrt``.
+    """
+    return declare(BATCH_SIZE, low, high, rate_scaling=rate_scaling, **limits)
+
+
+def gradient_accumulation(low: float, high: float, *, rate_scaling: RateScaling = "none", **limits: Unpack[Limits]) -> Control:
+    """Declare the batches per optimizer step as a control, >= 1; the loop uses a `GradientAccumulation`."""
+    return declare(GRADIENT_ACCUMULATION, low, high, rate_scaling=rate_scaling, **limits)
+
+
+def mixture_weight(source: str, low: float, high: float, **limits: Unpack[Limits]) -> Control:
+    """Declare the weight of one source of a `MixtureLoader` as a control, > 0; the weights are normalised."""
+    return declare(MIXTURE_WEIGHT, low, high, part=source, **limits)
+
+
+def entropy_coefficient(low: float, high: float, **limits: Unpack[Limits]) -> Control:
+    """Declare the entropy coefficient as a control; bind it with `handle` or use `attribute` instead."""
+    return declare(ENTROPY_COEFFICIENT, low, high, **limits)
+
+
+def declare(
+    name: str,
     low: float,
     high: float,
     *,
-    moves: Moves | None = None,
-    largest_change: float = 0.25,
-    cumulative_drift: float | None = None,
-    dwell_steps: int = DEFAULT_DWELL_STEPS,
+    part: str | None = None,
+    rate_scaling: RateScaling = "none",
+    modules: str | None = None,
+    **limits: Unpack[Limits],
 ) -> Control:
-    """Declare the dropout probability of all dropout modules as a control.
-
-    The value is the largest probability among them; modules keep their ratios to it.
+    """Declare a control of the catalogue by its name.
 
     Args:
-        low: Lowest probability, >= 0, inclusive.
-        high: Highest probability, < 1, inclusive.
-        moves: Permitted moves; by default set to 0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4 or 0.5.
-        largest_change: Largest difference in one intervention, inclusive.
-        cumulative_drift: Largest difference to the starting value, inclusive; by default the whole range.
-        dwell_steps: Steps before the next change.
+        name: A name of the catalogue, such as ``clip_range``.
+        low: Lowest value, inclusive.
+        high: Highest value, inclusive.
+        part: The parameter group, modules, term or source it is for; by default all.
+        rate_scaling: Whether a change takes the learning rate along.
+        modules: Pattern of module names, for dropout.
+        **limits: What overrides the catalogue; see the module.
 
     Raises:
         ControlError: Change the argument that the message names.
     """
+    if name not in ENTRIES:
+        raise ControlError("the catalogue has no such control", received=name, next_step=nearest(name, ENTRIES))
+    entry = ENTRIES[name]
     bounds = Bounds(low, high)
-    if low < 0 or high >= 1:
-        raise ControlError("dropout is a probability", received=f"low={low!r}, high={high!r}", allowed="0 <= low, high < 1")
-    chosen = moves or SetTo((0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5))
-    drift = high - low if cumulative_drift is None else cumulative_drift
-    return Control(DROPOUT, bounds, chosen, "difference", largest_change, drift, dwell_steps)
+    _check_sense(name, entry, bounds)
+    if part is not None and not entry.takes_name:
+        raise ControlError(f"{name} has no parts", received=f"{name}/{part}", allowed=name)
+    if (modules is not None) != (name == DROPOUT and part is not None):
+        raise ControlError(
+            "modules go with a named part of dropout, and only with that",
+            received=f"{name if part is None else f'{name}/{part}'}, modules={modules!r}",
+            next_step='write for example dropout/encoder with modules "encoder.*"',
+        )
+    return Control(
+        name=name if part is None else f"{name}/{part}",
+        bounds=bounds,
+        rate_scaling=rate_scaling,
+        modules=modules,
+        unit=entry.unit,
+        cost=entry.cost,
+        is_whole=entry.is_whole,
+        **_filled(entry, bounds, limits),
+    )
 
 
-CATALOGUE: Final = {LEARNING_RATE: learning_rate, WEIGHT_DECAY: weight_decay, DROPOUT: dropout}
+def own_control(
+    name: str,
+    low: float,
+    high: float,
+    *,
+    moves: Moves,
+    scale: Scale = "difference",
+    unit: str = "",
+    is_whole: bool = False,
+    rate_scaling: RateScaling = "none",
+    **limits: Unpack[_Numbers],
+) -> Control:
+    """Declare a control of the user's own: a name that the catalogue does not have, with moves of its own.
+
+    Args:
+        name: A name that is not in the catalogue.
+        low: Lowest value, inclusive.
+        high: Highest value, inclusive.
+        moves: Permitted moves.
+        scale: Whether changes are ratios or differences.
+        unit: What the value counts, for people.
+        is_whole: Whether only whole numbers make sense.
+        rate_scaling: Whether a change takes the learning rate along.
+        **limits: As in the module; by default a ratio of 4 in one change and 1000 in all, or the whole range.
+
+    Raises:
+        ControlError: Change the argument that the message names.
+    """
+    if base_name(name) in ENTRIES:
+        raise ControlError("the catalogue has this control", received=name, next_step="use the catalogue's, or another name")
+    bounds = Bounds(low, high)
+    limit, drift = (4.0, 1000.0) if scale == "ratio" else (None, None)
+    entry = Entry("a control of the user's own", unit, scale, moves, limit, drift)
+    filled = _filled(entry, bounds, limits)
+    return Control(name=name, bounds=bounds, unit=unit, is_whole=is_whole, rate_scaling=rate_scaling, **filled)
 
 
 def base_name(name: str) -> str:
@@ -124,10 +232,35 @@ def base_name(name: str) -> str:
     return name.partition("/")[0]
 
 
-def group_name(name: str) -> str | None:
-    """Return the parameter group a control is for, or None if it is for all."""
+def part_name(name: str) -> str | None:
+    """Return the part a control is for (a parameter group, a term), or None if it is for all."""
     return name.partition("/")[2] or None
 
 
-def _named(name: str, group: str | None) -> str:
-    return name if group is None else f"{name}/{group}"
+def _filled(entry: Entry, bounds: Bounds, limits: Mapping[str, object]) -> dict[str, Any]:
+    """Return the arguments of `Control` that the user or the catalogue's row gives."""
+    span = bounds.high - bounds.low
+    known: dict[str, Any] = {
+        "scale": entry.scale,
+        "moves": entry.moves,
+        "largest_change": span if entry.largest_change is None else entry.largest_change,
+        "cumulative_drift": span if entry.cumulative_drift is None else entry.cumulative_drift,
+        "dwell_steps": DEFAULT_DWELL_STEPS,
+        "effect_lag_steps": entry.effect_lag_steps,
+    }
+    given = {key: value for key, value in limits.items() if value is not None}
+    return known | given
+
+
+def _check_sense(name: str, entry: Entry, bounds: Bounds) -> None:
+    if entry.is_whole and not (float(bounds.low).is_integer() and float(bounds.high).is_integer()):
+        raise ControlError(
+            f"{name} counts {entry.unit}", received=f"low={bounds.low!r}, high={bounds.high!r}", allowed="whole numbers"
+        )
+    if bounds.low < entry.least or bounds.high >= entry.below:
+        upper = "" if entry.below == float("inf") else f", high < {entry.below:g}"
+        raise ControlError(
+            f"these bounds make no sense for {name}, {entry.meaning}",
+            received=f"low={bounds.low!r}, high={bounds.high!r}",
+            allowed=f"low >= {entry.least:g}{upper}",
+        )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from trimtab.controls.control import Control
+from trimtab.controls.entries import LEARNING_RATE
 from trimtab.errors import ControlError, UsageError, nearest
 
 Direction = Literal["minimize", "maximize"]
@@ -85,6 +86,9 @@ class Deliberation:
             that a manager's speed does not change the run, >= 1. In mode ``boundary`` it is 1.
         stale_after_steps: An answer that cannot be applied within this many steps of the question
             is dropped, >= apply_after_steps.
+        boundary_every_steps: After which steps a control that changes at boundaries only may change: every
+            so many, >= 1; such as the steps of one epoch or rollout. If the envelope has such a control,
+            every answer waits for the next boundary.
         deadline_seconds: Longest a manager may take, > 0.
         measure_over_evaluations: Evaluations over which an intervention is measured, 1 to 3.
     """
@@ -93,6 +97,7 @@ class Deliberation:
     every_evaluations: int = 1
     apply_after_steps: int = 10
     stale_after_steps: int = 200
+    boundary_every_steps: int = 1
     deadline_seconds: float = 30.0
     measure_over_evaluations: int = 3
 
@@ -107,6 +112,7 @@ class Deliberation:
         _require_range("deliberation.every_evaluations", self.every_evaluations, 1, 1_000_000)
         _require_range("deliberation.apply_after_steps", self.apply_after_steps, 1, 1_000_000)
         _require_range("deliberation.stale_after_steps", self.stale_after_steps, self.apply_after_steps, 10_000_000)
+        _require_range("deliberation.boundary_every_steps", self.boundary_every_steps, 1, 10_000_000)
         _require_range("deliberation.measure_over_evaluations", self.measure_over_evaluations, 1, 3)
         if not 0 < self.deadline_seconds <= 86_400:
             raise UsageError(
@@ -150,9 +156,11 @@ class Envelope:
         authority: Budget per run.
         deliberation: When a manager is asked and its answer counts.
         reflex: What happens on a fault.
+        signals: Pairs of a role (see `trimtab.telemetry.roles`) and the name the run reports it under;
+            roles that are left out are found by their usual names.
 
     Raises:
-        ControlError: Declare each control once.
+        ControlError: Declare each control once, ``learning_rate`` where another takes it along, and one such at most.
     """
 
     objective: Objective
@@ -160,15 +168,41 @@ class Envelope:
     authority: Authority = field(default_factory=Authority)
     deliberation: Deliberation = field(default_factory=Deliberation)
     reflex: Reflex = field(default_factory=Reflex)
+    signals: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         names = [control.name for control in self.controls]
         for name in names:
             if names.count(name) > 1:
                 raise ControlError("a control is declared twice", received=name, next_step="keep one declaration")
+        coupled = [control.name for control in self.controls if control.rate_scaling != "none"]
+        if coupled and LEARNING_RATE not in names:
+            raise ControlError(
+                f"{coupled[0]} takes learning_rate along, which is not a control",
+                next_step="declare learning_rate too, or leave rate_scaling out",
+            )
+        if len(coupled) > 1:
+            raise ControlError(
+                "two controls take learning_rate along",
+                received=", ".join(coupled),
+                allowed="one, so that a change of both cannot take the rate past its limits",
+                next_step="leave rate_scaling out of the others",
+            )
 
     def __contains__(self, name: str) -> bool:
         return any(control.name == name for control in self.controls)
+
+    def applies_at(self, asked_step: int) -> int:
+        """Return the step after which the answer to a question is applied, if it is there by then."""
+        soonest = asked_step + self.deliberation.lead_steps
+        every = self.deliberation.boundary_every_steps
+        boundary = -(-soonest // every) * every
+        waits = any(control.when == "boundary" for control in self.controls)
+        return boundary if waits and boundary <= asked_step + self.deliberation.stale_after_steps else soonest
+
+    def is_open(self, control: Control, step: int) -> bool:
+        """Return whether ``control`` may change after ``step``: always, or at boundaries only."""
+        return control.when == "live" or step % self.deliberation.boundary_every_steps == 0
 
     def control(self, name: str) -> Control:
         """Return the control of that name.

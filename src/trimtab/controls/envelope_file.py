@@ -10,6 +10,14 @@
         largest_change: 4           # in one intervention
         cumulative_drift: 100       # from where the run started
         dwell_steps: 50             # before the next change
+        effect_lag_steps: 10        # until a change can show in the objective
+        when: live                  # or boundary
+        max_values: 6               # distinct values in all; left out: any number
+      batch_size: {low: 16, high: 256, rate_scaling: sqrt}
+      dropout/encoder: {low: 0, high: 0.3, modules: "encoder.*"}
+      temperature:                  # a control of the user's own needs moves and scale too
+        {low: 0.5, high: 2, scale: ratio, moves: {multiply: [0.8, 1.25]}, unit: kelvin}
+    signals: {entropy: rollout/ent} # where the run reports a role under another name than the usual ones
     authority: {interventions: 16}
     deliberation: {mode: async}
     reflex: {armed: true}
@@ -30,8 +38,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from trimtab.controls.catalogue import CATALOGUE, DROPOUT, base_name, group_name
-from trimtab.controls.control import Control
+from trimtab.controls.catalogue import base_name, declare, own_control, part_name
+from trimtab.controls.control import Control, RateScaling, Scale, When
+from trimtab.controls.entries import ENTRIES
 from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
 from trimtab.controls.moves import Add, Moves, Multiply, SetTo
 from trimtab.controls.yaml_tree import TreePath, YamlTree, is_number
@@ -69,9 +78,10 @@ class _File(_Strict):
     authority: dict[str, Any] = {}
     deliberation: dict[str, Any] = {}
     reflex: dict[str, Any] = {}
+    signals: dict[str, str] = {}
 
 
-class _Control(_Strict):
+class _Limits(_Strict):
     low: float
     high: float
     moves: dict[str, Any] = {}
@@ -79,6 +89,20 @@ class _Control(_Strict):
     largest_change: float = 1.0
     cumulative_drift: float = 1.0
     dwell_steps: int = 0
+    effect_lag_steps: int = 0
+    when: When = "live"
+    max_values: int | None = None
+    rate_scaling: RateScaling = "none"
+
+
+class _Control(_Limits):
+    modules: str | None = None
+
+
+class _OwnControl(_Limits):
+    scale: Scale
+    unit: str = ""
+    is_whole: bool = False
 
 
 class _Moves(_Strict):
@@ -147,6 +171,7 @@ def dump_envelope(envelope: Envelope) -> str:
         "authority": asdict(envelope.authority),
         "deliberation": asdict(envelope.deliberation),
         "reflex": asdict(envelope.reflex),
+        "signals": dict(envelope.signals),
     }
     text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     if parse_envelope(text, "the envelope as a file") != envelope:
@@ -171,7 +196,19 @@ class _Reader:
         authority = self._section("authority", sections, Authority)
         deliberation = self._section("deliberation", sections, Deliberation)
         reflex = self._section("reflex", sections, Reflex)
-        return None if objective is None else Envelope(objective, controls, authority, deliberation, reflex)
+        signals = self._signals(sections.get("signals"))
+        if objective is None:
+            return None
+        try:
+            return Envelope(objective, controls, authority, deliberation, reflex, signals)
+        except ControlError as error:
+            self._pass_on(("controls",), error)
+            return None
+
+    def _signals(self, tree: object) -> tuple[tuple[str, str], ...]:
+        pairs = cast("dict[object, object]", tree).items() if isinstance(tree, dict) else ()
+        # What is no text was reported with the file.
+        return tuple(sorted((role, name) for role, name in pairs if isinstance(role, str) and isinstance(name, str)))
 
     def _objective(self, text: object) -> Objective | None:
         try:
@@ -188,21 +225,23 @@ class _Reader:
 
     def _control(self, name: str, tree: object) -> Control | None:
         path: TreePath = ("controls", name)
-        base, group = base_name(name), group_name(name)
-        if base not in CATALOGUE or name.endswith("/") or (base == DROPOUT and group):
-            hint = nearest(base, CATALOGUE) if base not in CATALOGUE else None
-            allowed = "a control of the catalogue, for rates and decay also CONTROL/GROUP"
+        is_own = base_name(name) not in ENTRIES
+        # Both keys, which say that it is meant: a misspelt name of the catalogue has at most the first.
+        if name.endswith("/") or (is_own and not (isinstance(tree, dict) and {"moves", "scale"} <= tree.keys())):
+            hint = f"{nearest(base_name(name), ENTRIES)}; a control of your own needs moves and scale" if is_own else None
+            allowed = "a control of the catalogue, CONTROL/PART where it has parts, or one of your own"
             self._document.report(path, "unknown control", received=_shown(name), allowed=allowed, next_step=hint, at_key=True)
             return None
-        values = self._validated(_Control, path, tree)
-        moves = self._moves((*path, "moves"), values.pop("moves")) if "moves" in values else None
-        if "low" not in values or "high" not in values:
-            return None
+        values = self._validated(_OwnControl if is_own else _Control, path, cast("object", tree))
         given = set(values)
-        if group is not None:
-            values["group"] = group
+        moves = self._moves((*path, "moves"), values.pop("moves")) if "moves" in values else None
+        if not {"low", "high"} <= given:
+            return None
+        low, high = values.pop("low"), values.pop("high")
         try:
-            return CATALOGUE[base](values.pop("low"), values.pop("high"), moves=moves, **values)
+            if not is_own:
+                return declare(base_name(name), low, high, part=part_name(name), moves=moves, **values)
+            return None if moves is None else own_control(name, low, high, moves=moves, **values)
         except ControlError as error:
             # At the control's key that the message names, unless it names several or none.
             named = given & set(re.findall(r"[a-z_]+", f"{error.what} {error.received}"))
@@ -288,16 +327,24 @@ def _model_of(cls: type[Authority | Deliberation | Reflex]) -> type[BaseModel]:
 
 
 def _control_tree(control: Control) -> dict[str, Any]:
+    """Return a control as the file has it: the limits always, the rest where it says something."""
     ((_, numbers),) = asdict(control.moves).items()
     kind = next(kind for kind, cls in _MOVES.items() if isinstance(control.moves, cls))
-    return {
+    tree: dict[str, Any] = {
         "low": control.bounds.low,
         "high": control.bounds.high,
         "moves": {kind: list(numbers)},
         "largest_change": control.largest_change,
         "cumulative_drift": control.cumulative_drift,
         "dwell_steps": control.dwell_steps,
+        "effect_lag_steps": control.effect_lag_steps,
     }
+    if base_name(control.name) not in ENTRIES:
+        tree |= {"scale": control.scale, "unit": control.unit, "is_whole": control.is_whole}
+    for key, silent in (("when", "live"), ("max_values", None), ("rate_scaling", "none"), ("modules", None)):
+        if (value := getattr(control, key)) != silent:
+            tree[key] = value
+    return tree
 
 
 def _shown(value: object, *, quote: bool = True) -> str:

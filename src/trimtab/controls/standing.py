@@ -50,6 +50,7 @@ class Standing:
         version: Count of all applied actions; an answer to an older version is stale.
         checkpoints: Those that can be rolled back to, oldest first.
         can_skip: Whether the run's loader can skip batches.
+        values_seen: Pairs of a control with ``max_values`` and the distinct values it has had.
     """
 
     step: int
@@ -62,6 +63,7 @@ class Standing:
     version: int
     checkpoints: tuple[Checkpoint, ...]
     can_skip: bool
+    values_seen: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     def checkpoint(self, id: str) -> Checkpoint | None:
         """Return the checkpoint of that id, or None."""
@@ -83,6 +85,13 @@ class Standing:
         if changed is None:
             return 0
         return max(0, changed + control.dwell_steps - self.step)
+
+    def may_take(self, control: Control, value: float) -> bool:
+        """Return whether the control may take ``value`` within its budget of distinct values."""
+        if control.max_values is None:
+            return True
+        seen = dict(self.values_seen).get(control.name, (self.initial[control.name],))
+        return value in seen or len(seen) < control.max_values
 
     def interventions_left(self, envelope: Envelope) -> int:
         """Return how many interventions the authority budget still allows."""

@@ -64,6 +64,10 @@ class YamlTree:
         problem = EnvelopeError(f"{where}: {what}", received=received, allowed=allowed, next_step=next_step)
         self._problems.setdefault(path, (mark, problem))
 
+    def position(self, path: TreePath) -> tuple[int, int]:
+        """Return line and column, both from 1, of the value at a place of the tree."""
+        return self._values[path]
+
     def raise_problems(self) -> None:
         """Raise what was noted.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trimtab.controls.coupling import keeps_rate
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Standing
@@ -97,9 +98,13 @@ def adjustable_from(envelope: Envelope, standing: Standing, recipe: Recipe) -> t
     """Return the values each control may take next when ``recipe`` is in force."""
     options: list[Options] = []
     for control in envelope.controls:
-        if standing.dwell_left(control):
+        if standing.dwell_left(control) or not envelope.is_open(control, standing.step):
             continue
-        values = control.reachable(recipe[control.name], standing.initial[control.name])
+        values = tuple(
+            value
+            for value in control.reachable(recipe[control.name], standing.initial[control.name])
+            if standing.may_take(control, value) and keeps_rate(envelope, control, recipe, value, standing.initial)
+        )
         if values:
             options.append(Options(control.name, values))
     return tuple(options)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from trimtab.controls.control import Control
+from trimtab.controls.coupling import coupled_rate
+from trimtab.controls.entries import LEARNING_RATE
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Standing
@@ -38,6 +40,13 @@ class Case:
         id = checkpoint_of(self.action)
         checkpoint = None if id is None else self.standing.checkpoint(id)
         return self.standing.recipe if checkpoint is None else checkpoint.recipe
+
+    def resulting_recipe(self) -> Recipe:
+        """Return the recipe after the action, with a learning rate that is taken along."""
+        base = self.base_recipe()
+        changes = [(change.control, change.value) for change in changes_of(self.action)]
+        rate = coupled_rate(self.envelope, base, changes)
+        return base.replace(changes if rate is None else [*changes, (LEARNING_RATE, rate)])
 
     def known_changes(self) -> list[tuple[Control, Change]]:
         """Return the changes whose control the envelope has."""

@@ -7,7 +7,7 @@ import pytest
 
 from tests.builders import RECIPE, a_control, a_standing, an_envelope
 from trimtab.controls.bounds import Bounds
-from trimtab.controls.catalogue import CATALOGUE, dropout, learning_rate, weight_decay
+from trimtab.controls.catalogue import batch_size, dropout
 from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
 from trimtab.controls.moves import Add, Multiply, SetTo
 from trimtab.controls.recipe import Recipe
@@ -111,26 +111,29 @@ class TestControl:
         assert control.distance(0.0, 1.0) == math.inf
         assert control.distance(-1.0, 1.0) == math.inf
 
+    def test_a_whole_control_admits_whole_values_only(self) -> None:
+        control = a_control(is_whole=True, moves=Multiply((0.5, 2.0)), bounds=Bounds(1.0, 10.0), largest_change=9.0)
+        assert control.admits(3.0)
+        assert not control.admits(2.5)
+        assert control.reachable(5.0, 5.0) == (10.0,)
+        assert control.reachable(4.0, 4.0) == (2.0, 8.0)
 
-class TestCatalogue:
-    def test_an_explicit_zero_is_refused_rather_than_replaced(self) -> None:
-        makes: tuple[Any, ...] = (weight_decay, dropout)
-        for make in makes:
-            for what in ("largest_change", "cumulative_drift"):
-                with pytest.raises(ControlError, match=what):
-                    make(0.0, 0.5, **{what: 0.0})
-
-    def test_dropout_is_a_probability(self) -> None:
-        for low, high in ((-0.1, 0.5), (0.0, 1.0)):
-            with pytest.raises(ControlError):
-                dropout(low, high)
-
-    def test_its_names_are_those_of_the_controls(self) -> None:
-        assert {name: make(0.01, 0.5).name for name, make in CATALOGUE.items()} == {name: name for name in CATALOGUE}
-
-    def test_the_default_moves_offer_something(self) -> None:
-        for control, value in ((learning_rate(1e-5, 1e-1), 1e-3), (weight_decay(0.0, 1.0), 0.0), (dropout(0.0, 0.5), 0.1)):
-            assert control.reachable(value, value)
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"scale": "percent"}, "scale"),
+            ({"when": "sometimes"}, "when"),
+            ({"cost": "high"}, "cost"),
+            ({"rate_scaling": "cubic", "scale": "ratio", "bounds": Bounds(1.0, 2.0)}, "rate_scaling"),
+            ({"dwell_steps": -1}, "dwell_steps"),
+            ({"effect_lag_steps": -1}, "effect_lag_steps"),
+            ({"max_values": 0}, "max_values"),
+            ({"rate_scaling": "linear"}, "scale=ratio"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused_by_name(self, changes: dict[str, Any], says: str) -> None:
+        with pytest.raises(ControlError, match=says):
+            a_control(**changes)
 
 
 class TestRecipe:
@@ -169,6 +172,23 @@ class TestEnvelope:
     def test_each_control_is_declared_once(self) -> None:
         with pytest.raises(ControlError, match="twice"):
             Envelope(Objective("a", "minimize"), (dropout(0.0, 0.5), dropout(0.0, 0.4)))
+
+    def test_a_coupled_control_needs_the_rate(self) -> None:
+        with pytest.raises(ControlError, match="declare learning_rate too"):
+            Envelope(Objective("a", "minimize"), (batch_size(1, 8, rate_scaling="linear"),))
+
+    def test_a_boundary_control_is_open_at_boundaries_only(self) -> None:
+        epochs = dropout(0.0, 0.5, when="boundary")
+        envelope = an_envelope(controls=(epochs,), deliberation=Deliberation(boundary_every_steps=50, apply_after_steps=10))
+        assert [step for step in range(1, 201) if envelope.is_open(epochs, step)] == [50, 100, 150, 200]
+        assert envelope.is_open(dropout(0.0, 0.5), 7)
+        assert [envelope.applies_at(step) for step in (30, 40, 41, 90, 100)] == [50, 50, 100, 100, 150]
+
+    def test_answers_do_not_wait_for_a_boundary_that_nothing_needs_or_that_comes_too_late(self) -> None:
+        timing = Deliberation(boundary_every_steps=500, apply_after_steps=10, stale_after_steps=100)
+        assert an_envelope(deliberation=timing).applies_at(30) == 40
+        waiting = an_envelope(controls=(dropout(0.0, 0.5, when="boundary"),), deliberation=timing)
+        assert (waiting.applies_at(30), waiting.applies_at(450)) == (40, 500)
 
     def test_an_unknown_control_is_named_with_a_hint(self) -> None:
         with pytest.raises(ControlError, match="did you mean 'dropout'"):
@@ -214,6 +234,14 @@ class TestStanding:
         for step, left in ((100, 20), (119, 1), (120, 0), (500, 0)):
             assert a_standing(step=step, changed_at=(("dropout", 100),)).dwell_left(control) == left
         assert a_standing().dwell_left(control) == 0
+
+    def test_distinct_values_are_counted_with_the_starting_one(self) -> None:
+        control = dropout(0.0, 0.5, max_values=2)
+        assert a_standing().may_take(control, 0.2)
+        seen = a_standing(values_seen=(("dropout", (0.1, 0.2)),))
+        assert [seen.may_take(control, value) for value in (0.1, 0.2, 0.3)] == [True, True, False]
+        assert not a_standing().may_take(dropout(0.0, 0.5, max_values=1), 0.2)
+        assert seen.may_take(dropout(0.0, 0.5), 0.3)
 
     def test_what_is_left_is_never_negative(self) -> None:
         envelope = an_envelope(authority=Authority(interventions=2, rollbacks=5))

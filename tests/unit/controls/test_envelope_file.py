@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import time
 from pathlib import Path
@@ -10,16 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import trimtab.controls
-from trimtab.controls.bounds import Bounds
-from trimtab.controls.catalogue import dropout, learning_rate, weight_decay
-from trimtab.controls.control import Control
+from trimtab.controls.catalogue import (
+    batch_size,
+    declare,
+    dropout,
+    learning_rate,
+    own_control,
+    weight_decay,
+)
+from trimtab.controls.entries import ENTRIES
 from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
 from trimtab.controls.envelope_file import SCHEMA, dump_envelope, load_envelope, parse_envelope
 from trimtab.controls.moves import Add, Multiply, SetTo
 from trimtab.errors import EnvelopeError
-
-PRESETS = Path(trimtab.controls.__path__[0]) / "presets"
 
 SMALLEST = f"schema: {SCHEMA}\nobjective: minimize val/loss\ncontrols: {{}}\n"
 
@@ -94,7 +96,7 @@ CASES = {
     "schema of another version": ("envelope/1", "envelope/2", "1:9", "allowed: 'trimtab/envelope/1'"),
     "misspelt section": ("authority:", "autority:", "18:1", "did you mean 'authority'?"),
     "misspelt control": ("  dropout:", "  dropuot:", "17:3", "did you mean 'dropout'?"),
-    "group of a control without groups": ("  dropout:", "  dropout/x:", "17:3", "unknown control"),
+    "part of dropout without modules": ("  dropout:", "  dropout/x:", "17:14", "modules go with a named part"),
     "group without a name": ("rate/decoder", "rate/", "11:3", "unknown control"),
     "misspelt key of a control": ("    dwell_steps:", "    dwel_steps:", "10:5", "did you mean 'dwell_steps'?"),
     "misspelt kind of move": ("multiply:", "multiplied:", "7:13", "did you mean 'multiply'?"),
@@ -127,7 +129,7 @@ CASES = {
     "repeated control": ("  dropout:", "  learning_rate:", "17:3", "'learning_rate'; next: keep one of them"),
     "reversed bounds": ("low: 3e-6", "low: 3", "5:5", "the bounds are reversed"),
     "rate of zero": ("low: 3e-6", "low: 0", "5:10", "cannot reach 0"),
-    "probability above one": ("high: 0.5", "high: 1.5", "17:12", "dropout is a probability"),
+    "probability above one": ("high: 0.5", "high: 1.5", "17:12", "make no sense for dropout"),
     "change that forbids every change": ("largest_change: 2", "largest_change: 1", "8:21", "> 1"),
     "drift that forbids every change": ("cumulative_drift: 1_000", "cumulative_drift: 0.5", "9:23", "> 1"),
     "negative dwell": ("dwell_steps: 20", "dwell_steps: -1", "10:18", ">= 0 steps"),
@@ -236,25 +238,93 @@ def test_the_full_file_is_written_with_every_field() -> None:
 
 
 def test_an_envelope_that_no_file_can_say_is_refused() -> None:
-    own = Control("entropy_coefficient", Bounds(0.0, 0.1), SetTo((0.0, 0.1)), "difference", 0.1, 0.1, 0)
-    with pytest.raises(EnvelopeError, match="unknown control"):
-        dump_envelope(Envelope(Objective("val/loss", "minimize"), (own,)))
-    with pytest.raises(EnvelopeError, match="cannot be written"):
-        measured = dataclasses.replace(learning_rate(1e-5, 1e-3), scale="difference", largest_change=2.0)
-        dump_envelope(Envelope(Objective("val/loss", "minimize"), (measured,)))
+    for changes in ({"scale": "difference", "largest_change": 2.0}, {"unit": "furlongs"}):
+        other = dataclasses.replace(learning_rate(1e-5, 1e-3), **changes)
+        with pytest.raises(EnvelopeError, match="cannot be written"):
+            dump_envelope(Envelope(Objective("val/loss", "minimize"), (other,)))
 
 
-@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.name)
-def test_a_preset_can_be_used(path: Path) -> None:
-    envelope = load_envelope(path)
+RICH = """\
+schema: trimtab/envelope/1
+objective: maximize eval/return
+controls:
+  learning_rate: {low: 1e-5, high: 1e-2}
+  batch_size: {low: 16, high: 256, rate_scaling: sqrt, when: boundary}
+  dropout/encoder:
+    low: 0
+    high: 0.3
+    modules: "encoder.*"
+    max_values: 4
+    effect_lag_steps: 7
+  clip_range: {low: 0.03, high: 0.3}
+  temperature:
+    low: 0.5
+    high: 2
+    scale: ratio
+    unit: kelvin
+    moves: {multiply: [0.8, 1.25]}
+  top_k: {low: 1, high: 9, scale: difference, is_whole: true, moves: {add: [-1, 1]}}
+signals:
+  entropy: rollout/ent
+deliberation: {boundary_every_steps: 40}
+"""
+
+
+def test_every_key_of_a_control_is_read() -> None:
+    envelope = parse_envelope(RICH, "my.yaml")
+    assert envelope.controls == (
+        learning_rate(1e-5, 1e-2),
+        batch_size(16, 256, rate_scaling="sqrt", when="boundary"),
+        dropout(0.0, 0.3, name="encoder", modules="encoder.*", max_values=4, effect_lag_steps=7),
+        declare("clip_range", 0.03, 0.3),
+        own_control("temperature", 0.5, 2, moves=Multiply((0.8, 1.25)), scale="ratio", unit="kelvin"),
+        own_control("top_k", 1, 9, moves=Add((-1, 1)), is_whole=True),
+    )
+    assert envelope.signals == (("entropy", "rollout/ent"),)
+    assert envelope.deliberation.boundary_every_steps == 40
     assert parse_envelope(dump_envelope(envelope), "my.yaml") == envelope
-    for control in envelope.controls:
-        # Every value on the way is reachable, and from each there is a way on.
-        start = math.sqrt(control.bounds.low * control.bounds.high) or control.bounds.low
-        assert control.reachable(start, start), control.name
 
 
-def test_the_preset_for_small_transformers_has_its_bounds() -> None:
-    envelope = load_envelope(PRESETS / "small_transformer.yaml")
-    limits = {control.name: (control.bounds.low, control.bounds.high) for control in envelope.controls}
-    assert limits == {"learning_rate": (1e-5, 3e-3), "weight_decay": (0.0, 1.0), "dropout": (0.0, 0.5)}
+RICH_CASES = {
+    "unknown moment": ("when: boundary", "when: sometimes", "5:62", "allowed: 'live' or 'boundary'"),
+    "unknown scaling": ("rate_scaling: sqrt", "rate_scaling: cubic", "5:50", "'none', 'linear' or 'sqrt'"),
+    "scaling of a rate that is no control": ("learning_rate: {", "learning_rate/head: {", "4:3", "takes learning_rate along"),
+    "fraction of an item": ("low: 16", "low: 16.5", "5:15", "batch_size counts items"),
+    "part of a control without parts": ("  clip_range:", "  clip_range/x:", "12:17", "clip_range has no parts"),
+    "modules of another control": ("high: 0.3}", "high: 0.3, modules: x}", "12:47", "modules go with a named part"),
+    "part without modules": ('    modules: "encoder.*"\n', "", "7:5", "modules go with a named part"),
+    "no distinct value": ("max_values: 4", "max_values: 0", "10:17", ">= 1"),
+    "negative lag": ("effect_lag_steps: 7", "effect_lag_steps: -7", "11:23", ">= 0 steps"),
+    "own control without moves": (
+        "    moves: {multiply: [0.8, 1.25]}\n",
+        "",
+        "13:3",
+        "a control of your own needs moves and scale",
+    ),
+    "own control without scale": ("    scale: ratio\n", "", "13:3", "unknown control"),
+    "misspelt control with moves": ("  clip_range: {", "  clip_rnge: {moves: {set: [0.1]}, ", "12:3", "'clip_range'?"),
+    "own control of an unknown scale": ("scale: ratio", "scale: log", "16:12", "'ratio' or 'difference'"),
+    "ratio from zero": ("low: 0.5", "low: 0", "14:10", "cannot reach 0"),
+    "own control with modules": ("unit: kelvin", "modules: x", "17:5", "unknown key"),
+    "own control with wrong moves": ("multiply: [0.8", "multiply: [1", "18:23", "allowed: > 0, not 1"),
+    "number for a signal": ("rollout/ent", "3", "21:12", "allowed: text"),
+    "boundary out of range": ("boundary_every_steps: 40", "boundary_every_steps: 0", "22:38", "1 to 10000000"),
+}
+
+
+@pytest.mark.parametrize(("written", "instead", "position", "says"), RICH_CASES.values(), ids=RICH_CASES.keys())
+def test_a_slip_in_a_rich_control_is_named_with_its_line_and_column(
+    written: str, instead: str, position: str, says: str
+) -> None:
+    assert RICH.count(written) == 1, "the place is not clear"
+    lines = problem(RICH.replace(written, instead)).splitlines()
+    at = [line for line in lines if line.startswith(f"my.yaml:{position}: ")]
+    assert len(at) == 1, lines
+    assert says in at[0]
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_control_of_the_catalogue_survives_a_file(name: str) -> None:
+    low, high = (-8.0, -1.0) if name == "target_entropy" else (1.0, 8.0) if ENTRIES[name].is_whole else (0.01, 0.5)
+    envelope = Envelope(Objective("val/loss", "minimize"), (declare(name, low, high, max_values=3, when="boundary"),))
+    assert parse_envelope(dump_envelope(envelope), "my.yaml") == envelope
