@@ -7,11 +7,11 @@ half is given up, so that the far past is kept in ever coarser steps.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ class Row:
 
     Args:
         sequence: Rises with every row of a run.
-        step: Step after which they were measured; never falls.
+        step: Step after which they were measured; falls where values came late.
         values: Signal names with their values, which may be non-finite.
     """
 
@@ -67,7 +67,7 @@ class SeriesFile:
             OSError: The rows since the last flush may be lost; appending may go on.
         """
         # The canonical form, written out: a JSON encoder would take as long as all else that a step costs.
-        coded = ",".join(f"{_quote(name)}:{_number(values[name])}" for name in sorted(values))
+        coded = ",".join([f"{quoted}:{_number(values[name])}" for name, quoted in _layout(tuple(values))])
         self._buffer.append(f'{{"n":{sequence:d},"step":{step:d},"v":{{{coded}}}}}\n'.encode("ascii"))
         if len(self._buffer) >= BUFFERED_ROWS:
             self.flush()
@@ -108,14 +108,17 @@ class SeriesFile:
         self._size = sum(map(len, lines))
 
 
-@lru_cache(maxsize=1024)
-def _quote(name: str) -> str:
-    return canonical(name)
+@lru_cache(maxsize=64)
+def _layout(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Return the names in the order of the canonical form, each with its JSON text."""
+    return tuple((name, canonical(name)) for name in sorted(names))
 
 
 def _number(value: float) -> str:
+    if type(value) is float and isfinite(value):  # nearly all of them
+        return repr(value)
     number = float(value)
-    return repr(number) if math.isfinite(number) else canonical(freeze(number))
+    return repr(number) if isfinite(number) else canonical(freeze(number))
 
 
 def read_series(path: Path) -> list[Row]:

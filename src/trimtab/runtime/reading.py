@@ -15,11 +15,13 @@ class Reading:
         step: The step.
         values: By signal name.
         refused: Why a reported value was left out, as it is no number; None if all were taken in.
+        is_apart: Whether the values came apart from their step, perhaps late.
     """
 
     step: int
     values: Mapping[str, float]
     refused: str | None = None
+    is_apart: bool = False
 
 
 class Reader(Protocol):
@@ -27,6 +29,10 @@ class Reader(Protocol):
 
     def take(self, step: int, signals: Mapping[str, object]) -> list[Reading]:
         """Take in one step's values and return the readings that are complete, oldest first."""
+        ...
+
+    def take_apart(self, step: int, signals: Mapping[str, object]) -> Reading:
+        """Return those of the values for ``step`` that are at hand; the others come with a later `take`."""
         ...
 
     def discard(self) -> None:

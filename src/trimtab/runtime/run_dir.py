@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,14 +49,51 @@ class RunDirectory:
         return self.path / MANAGER_LOG
 
 
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What the start of a run creates, to be removed again if it fails before the first record.
+
+    Args:
+        directory: The run's directory.
+        created: What was not there before, outermost first.
+    """
+
+    directory: RunDirectory
+    created: tuple[Path, ...]
+
+    @classmethod
+    def before(cls, directory: RunDirectory) -> Leftovers:
+        """Look at what is there before the directory is created."""
+        inside = (directory.checkpoints, directory.ledger, directory.series, directory.envelope, directory.manager_log)
+        own = (*reversed(directory.path.parents), directory.path, *inside)
+        return cls(directory, tuple(path for path in own if not path.exists()))
+
+    def close(self) -> None:
+        """Remove what was created, unless the ledger holds a record; folders only if nothing else is in them."""
+        with suppress(OSError):  # a ledger that is not there, or what cannot be removed and is left
+            if b"\n" in self.directory.ledger.read_bytes():
+                return
+        for path in reversed(self.created):
+            with suppress(OSError):
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink()
+
+
+def choose_run_directory(path: Path | None) -> RunDirectory:
+    """Return where a new run goes; without a path, ``runs/run-N`` with the next free N. Nothing is created."""
+    return RunDirectory(path if path is not None else next_free(RUNS, "run"))
+
+
 def create_run_directory(path: Path | None) -> RunDirectory:
     """Create the directory of a new run; without a path, ``runs/run-N`` with the next free N.
 
     Raises:
         RunDirectoryError: Choose another path: this one holds a run or cannot be written.
     """
-    chosen = path if path is not None else next_free(RUNS, "run")
-    directory = RunDirectory(chosen)
+    directory = choose_run_directory(path)
+    chosen = directory.path
     if directory.ledger.exists():
         raise RunDirectoryError(
             "the run directory already holds a run",

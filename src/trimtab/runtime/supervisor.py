@@ -5,11 +5,13 @@ Rules:
    the failure is recorded and logged, and training goes on.
 2. State is saved, restored and changed only inside `step`, so always at the same point of the loop.
 3. `step` never waits for a manager; `evaluated` waits in mode ``boundary`` only, up to the deadline.
+4. What comes apart from a step is telemetry only: the detectors look at it with the next step or evaluation.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
@@ -33,14 +35,18 @@ from trimtab.ledger.record import RunStarted
 from trimtab.ledger.series import SeriesFile
 from trimtab.runtime.answer import Answer, ManagerClient
 from trimtab.runtime.engine import Engine
+from trimtab.runtime.probe import Probes
 from trimtab.runtime.reading import Reader, Reading
 from trimtab.runtime.run_dir import RunDirectory
+from trimtab.telemetry.roles import Roles
 from trimtab.telemetry.signal import LOSS, LOSS_AT_EVALUATION, Kind
 from trimtab.telemetry.telemetry import Telemetry
 
 _LOG: Final = logging.getLogger("trimtab")
 _UNREPORTED_AFTER: Final = 3
 _NOTICES_PER_PROBLEM: Final = 5
+_MOST_APART: Final = 1000
+_KINDS: Final[tuple[Kind, ...]] = ("step", "evaluation")
 
 
 class Supervisor:
@@ -55,6 +61,7 @@ class Supervisor:
         series: The curves.
         directory: The run's directory.
         on_close: Called once when the run is closed.
+        probes: Measure signals by themselves; what the training loop reports under the same name goes first.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class Supervisor:
         series: SeriesFile,
         directory: RunDirectory,
         on_close: Callable[[], None],
+        probes: Probes | None = None,
     ) -> None:
         self._engine = engine
         self._manager = manager
@@ -76,7 +84,13 @@ class Supervisor:
         self._directory = directory
         self._every = started.evaluate_every_steps
         self._on_close = on_close
+        self._probes = probes
+        self._apart: deque[tuple[object, Mapping[str, object]]] = deque()
+        self._num_lost = 0
+        self._num_rewinds = telemetry.num_rewinds
+        self._left_until_step = -1
         self._objective = started.envelope.objective
+        self._roles = Roles(started.envelope.signals)
         self._step = 0
         self._event = 0
         self._evaluated_step: int | None = None
@@ -136,6 +150,28 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - rule 1: training goes on
             self._hold(error)
 
+    def observe(self, values: Mapping[str, object], *, step: int | None = None) -> None:
+        """Report values that come apart from `step`, or late: from an asynchronous evaluator, from environment workers.
+
+        Never raises and never changes the run; may be called from any thread. The values are in the telemetry from the
+        next `step` or `evaluated` on. A value for a step that has one already replaces it. The objective counts only
+        with `evaluated`, and what was measured before a rollback is left out: that course is no longer the run's.
+
+        Args:
+            values: By name: numbers, or tensors with one element.
+            step: Step after which they were measured, 0 <= step <= the present one; by default the present one.
+        """
+        if self._is_held or self._is_closed:
+            return
+        if len(self._apart) >= _MOST_APART:
+            self._num_lost += 1
+            return
+        # Only this queue is touched here: the call may come from another thread while a step is taken in.
+        try:
+            self._apart.append((self._step if step is None else step, dict(values)))
+        except Exception as error:  # noqa: BLE001 - whatever the user's object raises, it holds no values
+            _LOG.warning("trimtab was given values that cannot be read: %r", error)
+
     def evaluated(self, metrics: Mapping[str, object]) -> None:
         """Report an evaluation of the present state.
 
@@ -158,7 +194,12 @@ class Supervisor:
         self._is_closed = True
         ended = RunClosed(self._step, reason)
         # Each on its own: a full disk must not leave the manager running or the optimizer claimed.
-        for end in (self._manager.close, self._series.flush, lambda: self._engine.dispatch(ended), self._on_close):
+        for end in (
+            self._close_sources,
+            self._series.flush,
+            lambda: self._engine.dispatch(ended),
+            self._on_close,
+        ):
             try:
                 end()
             except Exception:  # noqa: BLE001 - rule 1: training goes on
@@ -170,11 +211,22 @@ class Supervisor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close("finished" if kind is None else f"the training loop raised {kind.__name__}")
 
+    def _close_sources(self) -> None:
+        """Let nothing more come from the probes and the manager."""
+        if self._probes is not None:
+            self._probes.close()
+        self._manager.close()
+
     def _take_step(self, signals: Mapping[str, object]) -> None:
         step = self._step
         version = self._engine.state.version
+        if self._probes is not None:
+            signals = {**self._probes.collect(step), **signals}
+            for fault in self._probes.faults():
+                self._notice("a probe was switched off", fault)
+        self._take_apart()
         for reading in self._reader.take(step, signals):
-            self._observe(reading)
+            self._take_reading(reading)
             if self._engine.state.version != version:
                 break  # the reflex went back: later readings belong to the course that was left
         self._engine.read_back(step)
@@ -183,6 +235,8 @@ class Supervisor:
         self._deferred.clear()
         self._hear(wait_seconds=0.0)
         self._save_if_due()
+        if self._telemetry.num_rewinds != self._num_rewinds:
+            self._num_rewinds, self._left_until_step = self._telemetry.num_rewinds, step
         if step == self._every * _UNREPORTED_AFTER and self._engine.state.num_evaluations == 0:
             self._notice(
                 "the objective was never reported",
@@ -190,10 +244,41 @@ class Supervisor:
                 f"until then the run has only the reflex",
             )
 
-    def _observe(self, reading: Reading) -> None:
+    def _take_apart(self) -> None:
+        """Take in what was observed since; these values call nobody."""
+        if self._num_lost:
+            self._num_lost = 0
+            self._notice("observed values were lost", f"more than {_MOST_APART} observations came between two steps")
+        for _ in range(len(self._apart)):
+            step, values = self._apart.popleft()
+            if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step <= self._step:
+                names = ", ".join(map(str, values))[:200]
+                self._notice("observed values were refused", f"their step is not one from 0 to the present step: {names}")
+            elif step > self._left_until_step:
+                self._take_late(self._reader.take_apart(step, values))
+
+    def _take_late(self, reading: Reading) -> None:
+        values = dict(reading.values)
+        if values.pop(self._objective.signal, None) is not None:
+            detail = f"{self._objective.signal!r} counts only with supervisor.evaluated, at the state that it measures"
+            self._notice("the objective was observed", detail)
+        known: dict[str, float] = {}
+        for kind in _KINDS:
+            of_kind = {name: value for name, value in values.items() if (self._telemetry.kind(name) or "step") == kind}
+            known.update(self._known(reading, of_kind, kind))
+        if known:
+            self._record(reading.step, known)
+
+    def _take_reading(self, reading: Reading) -> None:
+        if reading.is_apart:
+            self._take_late(reading)
+            return
         self._record(reading.step, self._known(reading, reading.values, "step"))
-        for symptom in examine(View(reading.step, self._telemetry, self._objective), STEP_DETECTORS):
+        for symptom in examine(self._view(reading.step), STEP_DETECTORS):
             self._engine.dispatch(SymptomRaised(self._step, symptom))
+
+    def _view(self, step: int) -> View:
+        return View(step, self._telemetry, self._objective, self._roles, self._engine.state.recipe, self._every)
 
     def _save_if_due(self) -> None:
         self._checkpoint = None
@@ -210,6 +295,7 @@ class Supervisor:
         if not isinstance(metrics, Mapping):
             self._notice("an evaluation is not a mapping", f"give values by name: {{{self._objective.signal!r}: ...}}")
             return
+        self._take_apart()
         reading = self._reader.take_now(step, metrics)
         name = self._objective.signal
         if name not in reading.values:
@@ -225,7 +311,7 @@ class Supervisor:
         known = self._known(reading, {**reading.values, **self._loss_now()}, "evaluation")
         values = {name: value for name, value in known.items() if name in reading.values}
         self._record(step, values)
-        symptoms = examine(View(step, self._telemetry, self._objective), EVALUATION_DETECTORS)
+        symptoms = examine(self._view(step), EVALUATION_DETECTORS)
         # The reflex acts inside `step` only (rule 2): a checkpoint fits that point of the loop alone.
         self._deferred = [symptom for symptom in symptoms if symptom.severity == "critical"]
         snapshot = self._telemetry.snapshot(step)
@@ -283,7 +369,7 @@ class Supervisor:
         self._is_held = True
         _LOG.error("trimtab holds the recipe from step %d on; training goes on", self._step, exc_info=error)
         try:
-            self._manager.close()
+            self._close_sources()
             self._engine.dispatch(ProblemFound(self._step, "trimtab failed and holds the recipe", repr(error)[:500]))
         except Exception:  # noqa: BLE001 - the ledger itself may be what failed; the log has the reason above
             _LOG.error("the failure could not be recorded in the ledger")

@@ -28,10 +28,10 @@ def check_signal_name(name: str) -> str:
     Raises:
         UsageError: Use letters, digits and ``_ . / @ -``, starting with a letter.
     """
-    if len(name) > _MAX_LENGTH or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or len(name) > _MAX_LENGTH or not _NAME.fullmatch(name):
         raise UsageError(
             "the signal's name is malformed",
-            received=name[: _MAX_LENGTH + 20],
+            received=str(name)[: _MAX_LENGTH + 20],
             allowed=f"1 to {_MAX_LENGTH} of A-Z a-z 0-9 _ . / @ -, starting with a letter, no empty part",
             next_step='rename it, for example "val/loss"',
         )

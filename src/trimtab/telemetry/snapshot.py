@@ -30,6 +30,8 @@ class Summary:
         slope_error: Standard error of the slope.
         lowest: Lowest value in the window.
         highest: Highest value in the window.
+        spacing_steps: Median distance between the newest values, in steps; 0 with fewer than two.
+        age_steps: Steps since ``last``.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Summary:
     slope_error: float
     lowest: float
     highest: float
+    spacing_steps: float = 0.0
+    age_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,8 @@ class Snapshot:
         return next((summary for summary in self.summaries if summary.name == name), None)
 
 
-def summarize(name: str, kind: Kind, window: Window) -> Summary | None:
-    """Summarize a window; None if it holds no finite value."""
+def summarize(name: str, kind: Kind, window: Window, step: int) -> Summary | None:
+    """Summarize a window after ``step``; None if it holds no finite value."""
     if not window.points:
         return None
     steps = [float(step) for step, _ in window.points]
@@ -78,6 +82,8 @@ def summarize(name: str, kind: Kind, window: Window) -> Summary | None:
         slope_error=slope_error,
         lowest=min(values),
         highest=max(values),
+        spacing_steps=window.spacing,
+        age_steps=window.age(step),
     )
 
 

@@ -20,6 +20,13 @@ class Telemetry:
     def __init__(self) -> None:
         self._windows: dict[str, Window] = {}
         self._kinds: dict[str, Kind] = {}
+        self._of_kind: dict[Kind, dict[str, Window]] = {"step": {}, "evaluation": {}}
+        self._num_rewinds = 0
+
+    @property
+    def num_rewinds(self) -> int:
+        """How often it went back to an earlier state."""
+        return self._num_rewinds
 
     def observe(self, step: int, values: Mapping[str, float], kind: Kind = "step") -> None:
         """Take in values measured after ``step``.
@@ -28,27 +35,32 @@ class Telemetry:
             UsageError: Rename the signal that the message names; the other values were taken in.
         """
         refused: UsageError | None = None
+        windows = self._of_kind[kind]
         for name, value in values.items():
-            window = self._windows.get(name)
+            window = windows.get(name)
             if window is None:
                 try:
                     window = self._register(name, kind)
                 except UsageError as error:
                     refused = error
                     continue
-            elif self._kinds[name] != kind:
-                refused = _mixed(name, self._kinds[name])
-                continue
             window.add(step, value)
         if refused is not None:
             raise refused
 
     def _register(self, name: str, kind: Kind) -> Window:
+        if name in self._kinds:
+            raise _mixed(name, self._kinds[name])
         check_signal_name(name)
         if len(self._windows) >= MAX_SIGNALS:
             raise UsageError("too many signals", received=name, allowed=f"{MAX_SIGNALS} names", next_step="log fewer names")
         self._kinds[name] = kind
-        return self._windows.setdefault(name, Window())
+        self._windows[name] = self._of_kind[kind][name] = Window()
+        return self._windows[name]
+
+    def kind(self, name: str) -> Kind | None:
+        """Return whether the signal is measured every step or at evaluations; None if it was never seen."""
+        return self._kinds.get(name)
 
     def window(self, name: str) -> Window | None:
         """Return the signal's window, or None if it was never seen."""
@@ -60,14 +72,13 @@ class Telemetry:
 
     def snapshot(self, step: int) -> Snapshot:
         """Return the frozen view after ``step``."""
-        summaries = (summarize(name, self._kinds[name], self._windows[name]) for name in self.names())
+        summaries = (summarize(name, self._kinds[name], self._windows[name], step) for name in self.names())
         return Snapshot(step, tuple(summary for summary in summaries if summary is not None))
 
     def rebase(self) -> None:
         """Start the running averages of the step signals over, because the recipe changed."""
-        for name, window in self._windows.items():
-            if self._kinds[name] == "step":
-                window.rebase()
+        for window in self._of_kind["step"].values():
+            window.rebase()
 
     def state(self) -> dict[str, Any]:
         """Return everything as JSON-ready values, for a checkpoint."""
@@ -77,6 +88,10 @@ class Telemetry:
         """Go back to what ``state`` returned; signals first seen since then start afresh."""
         self._windows = {name: Window.from_state(entry["window"]) for name, entry in state.items()}
         self._kinds = {name: entry["kind"] for name, entry in state.items()}
+        for kind, windows in self._of_kind.items():
+            windows.clear()
+            windows.update((name, window) for name, window in self._windows.items() if self._kinds[name] == kind)
+        self._num_rewinds += 1
 
 
 def _mixed(name: str, known: Kind) -> UsageError:

@@ -3,19 +3,29 @@
 A window keeps the last values for trends, and running averages for the detectors that look at every
 step. Non-finite values are counted and kept out of every statistic, and so are values whose squares
 might overflow.
+
+Points are ordered by step and hold one value a step. A value that comes late, for a step before the newest one,
+takes its place among them, and one for a step that has a value already replaces it. The running averages follow
+the values in the order in which they were measured, so they take in neither.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice, pairwise
+from operator import itemgetter
+from statistics import median
 from typing import Any
 
 _LENGTH = 256
 _FAST = 0.1
 _SLOW = 0.02
+_EVEN = round(1 / _SLOW)  # from then on both weights are constant
 _LARGEST = 1e100
+_SPACING_OVER = 16
 
 
 @dataclass(slots=True)
@@ -23,8 +33,8 @@ class Window:
     """The recent past of one signal.
 
     Args:
-        points: The last finite values with their steps, oldest first.
-        count: Finite values seen in all.
+        points: The last finite values with their steps, oldest first; no step twice.
+        count: Finite values seen in all, but for late and repeated ones.
         num_non_finite: Non-finite values seen in all.
         last_non_finite_step: Step of the newest non-finite value.
         fast: Exponential average over about 10 values.
@@ -37,6 +47,9 @@ class Window:
         initial: ``fast`` when 20 values had been seen: the level the run began with.
         jump: Distance of the last value from ``slow``, in units of ``deviation``, before it was
             added; 0 until 20 values were seen.
+        num_late: Finite values for a step before the newest one, seen in all; those older than a full
+            window are only counted.
+        num_repeated: Finite values for a step that had one already, seen in all.
     """
 
     points: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_LENGTH))
@@ -51,32 +64,72 @@ class Window:
     settled: int = 0
     initial: float = 0.0
     jump: float = 0.0
+    num_late: int = 0
+    num_repeated: int = 0
+
+    @property
+    def spacing(self) -> float:
+        """Typical distance between the newest values, in steps: the median over at most 16; 0 with fewer than two values."""
+        newest = [step for step, _ in islice(reversed(self.points), _SPACING_OVER + 1)]
+        return median(later - earlier for later, earlier in pairwise(newest)) if len(newest) > 1 else 0.0
+
+    def age(self, step: int) -> int:
+        """Return the steps from the newest finite value to ``step``; ``step`` itself if there is none."""
+        return step - self.points[-1][0] if self.points else step
 
     def add(self, step: int, value: float) -> None:
         """Take in the value measured after ``step``."""
-        if not abs(value) <= _LARGEST:  # a NaN compares false
-            self.num_non_finite += 1
-            self.last_non_finite_step = step
+        if not -_LARGEST <= value <= _LARGEST:  # a NaN compares false
+            self._count_non_finite(step)
             return
-        self.points.append((step, value))
+        points = self.points
+        if points and step <= points[-1][0]:
+            self._put_in_place(step, value)
+            return
+        # Called for every signal of every step: locals, and no call that is not needed.
+        points.append((step, value))
         self.count += 1
-        self.settled += 1
-        distance = value - self.slow
-        if self.settled == 1:
+        self.settled = settled = self.settled + 1
+        if settled == 1:
             self.fast = self.slow = value
             return
-        self.jump = distance / self.deviation if self.settled > 20 and self.deviation > 0 else 0.0
         # The first values weigh evenly, so that the averages do not start stuck to value one.
-        fast, slow = max(_FAST, 1 / self.settled), max(_SLOW, 1 / self.settled)
-        # An outlier is clipped to 10 deviations, so that one spike does not blind the window to the next.
-        clipped = distance if self.settled <= 20 else max(-10 * self.deviation, min(10 * self.deviation, distance))
-        self.fast += fast * (value - self.fast)
-        self.deviation += slow * (abs(clipped) - self.deviation)
-        self.slow += slow * clipped
+        by_fast, by_slow = (_FAST, _SLOW) if settled >= _EVEN else (max(_FAST, 1 / settled), max(_SLOW, 1 / settled))
+        slow, deviation = self.slow, self.deviation
+        distance = value - slow
+        if settled > 20:
+            self.jump = distance / deviation if deviation > 0 else 0.0
+            # An outlier is clipped to 10 deviations, so that one spike does not blind the window to the next.
+            limit = 10 * deviation
+            if distance > limit:
+                distance = limit
+            elif distance < -limit:
+                distance = -limit
+        self.fast = fast = self.fast + by_fast * (value - self.fast)
+        self.deviation = deviation + by_slow * (abs(distance) - deviation)
+        self.slow = slow + by_slow * distance
         if self.count == 20:
-            self.initial = self.fast
-        if self.settled >= 20 and self.fast <= self.lowest_fast:
-            self.lowest_fast, self.calm_deviation = self.fast, self.deviation
+            self.initial = fast
+        if fast <= self.lowest_fast and settled >= 20:
+            self.lowest_fast, self.calm_deviation = fast, self.deviation
+
+    def _count_non_finite(self, step: int) -> None:
+        self.num_non_finite += 1
+        if self.last_non_finite_step is None or step > self.last_non_finite_step:
+            self.last_non_finite_step = step
+
+    def _put_in_place(self, step: int, value: float) -> None:
+        points = self.points
+        self.num_late += step < points[-1][0]
+        place = bisect_left(points, step, key=itemgetter(0))
+        if points[place][0] == step:
+            self.num_repeated += 1
+            points[place] = (step, value)
+        elif len(points) < _LENGTH:
+            points.insert(place, (step, value))
+        elif place > 0:
+            points.popleft()
+            points.insert(place - 1, (step, value))
 
     def rebase(self) -> None:
         """Start the running averages over; the points stay."""
@@ -99,6 +152,8 @@ class Window:
             "settled": self.settled,
             "initial": self.initial,
             "jump": self.jump,
+            "num_late": self.num_late,
+            "num_repeated": self.num_repeated,
         }
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -117,6 +118,57 @@ def test_a_value_that_is_no_number_is_left_out_and_the_others_kept(loop: Loop) -
     assert "a tensor of shape [2, 2]" in str(taken.refused)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.tensor(2.0, dtype=torch.float64),
+        torch.tensor([2.0]),
+        torch.tensor(2),
+        torch.tensor(2.0, requires_grad=True),
+        torch.nn.Parameter(torch.tensor(2.0)),
+        2,
+        Fraction(2),
+    ],
+)
+def test_every_kind_of_number_is_read_as_the_same_float(value: object, loop: Loop) -> None:
+    (reading,) = loop.take(loss=value)
+    assert reading == Reading(1, {"loss": 2.0})
+    assert type(reading.values["loss"]) is float
+
+
+@pytest.mark.parametrize("value", [torch.tensor(1j), torch.zeros(0), torch.zeros((), device="meta"), None, "1.0"])
+def test_what_is_no_number_is_refused_on_every_way(value: object, loop: Loop) -> None:
+    for reading in (
+        *loop.take(loss=value),
+        loop.reader.take_apart(1, {"loss": value}),
+        loop.reader.take_now(1, {"loss": value}),
+    ):
+        assert reading.values == {}
+        assert str(reading.refused).startswith("the signal 'loss'")
+
+
+def test_values_that_come_apart_are_at_hand_at_once_and_skip_no_step(loop: Loop) -> None:
+    loop.take(loss=1.0)
+    assert loop.reader.take_apart(1, {"success_rate": 0.5, "text": "x"}) == Reading(
+        1, {"success_rate": 0.5}, loop.reader.take_now(1, {"text": "x"}).refused, is_apart=True
+    )
+    (reading,) = loop.take(loss=math.nan)
+    assert "loss" in reading.values, "the step ran: nothing excuses its loss"
+
+
+def test_values_that_come_apart_on_a_device_come_with_a_later_step(loop: Loop, events: list[FakeEvent]) -> None:
+    assert loop.reader.take_apart(3, {"kl": away(0.25), "reward": 1.0}) == Reading(3, {"reward": 1.0}, is_apart=True)
+    assert loop.take(loss=away(1.0)) == []
+    for event in events:
+        event.is_complete = True
+    loop.step = 9
+    assert loop.take(loss=2.0) == [
+        Reading(3, {"kl": 0.25}, is_apart=True),
+        Reading(1, {"loss": 1.0}),
+        Reading(10, {"loss": 2.0}),
+    ]
+
+
 def test_values_on_a_device_come_when_the_copy_is_complete_and_in_order(loop: Loop, events: list[FakeEvent]) -> None:
     assert loop.take(loss=away(1.0), rate=0.5) == []
     assert loop.take(loss=away(2.0), grad_norm=away(3.0)) == []
@@ -166,7 +218,8 @@ def test_a_refused_value_beside_one_on_a_device_is_told_with_its_reading(loop: L
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_skipped_step_is_excused(value: float, loop: Loop) -> None:
     assert loop.take(loss=1.0) == [Reading(1, {"loss": 1.0})]
-    assert loop.take(skipped=True, loss=value, grad_norm=value, other=2.0) == [Reading(2, {"other": 2.0})]
+    signals: dict[str, Any] = {"grad_norm": value, "grad_norm/head": value, "other": 2.0}
+    assert loop.take(skipped=True, loss=value, **signals) == [Reading(2, {"other": 2.0})]
     (reading,) = loop.take(loss=value)
     assert not math.isfinite(reading.values["loss"]), "the step was executed"
 

@@ -10,14 +10,16 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from trimtab.errors import UsageError
+from trimtab.integrations.pytorch.bindings.uncompiled import uncompiled
 from trimtab.runtime.reading import Reading
+from trimtab.telemetry.roles import GRAD_NORM_OF_GROUP
 from trimtab.telemetry.signal import GRAD_NORM, LOSS
 
 _MOST_PENDING: Final = 256
@@ -34,6 +36,7 @@ class _Pending:
     event: Any  # torch.cuda.Event or its like: has query() and synchronize()
     is_excused: bool
     refused: str | None
+    is_apart: bool = False
 
 
 class TorchReader:
@@ -52,7 +55,7 @@ class TorchReader:
         self._ran = False
         self._skipped_in_a_row = 0
         self._found_inf: Tensor | None = None
-        self._hook = optimizer.register_step_post_hook(self._on_step)
+        self._hook = optimizer.register_step_post_hook(uncompiled(self._on_step))
 
     def take(self, step: int, signals: Mapping[str, object]) -> list[Reading]:
         """Take in one step's values and return the readings that are complete, oldest first."""
@@ -63,7 +66,7 @@ class TorchReader:
         if away and self._found_inf is not None:
             away[_FOUND_INF] = self._found_inf  # known with the values, when the copy is complete
         if away:
-            self._pending.append(_copy(step, ready, away, is_excused, refused))
+            self._pending.append(_copy(step, ready, away, is_excused=is_excused, refused=refused))
         elif not self._pending:
             return [_excused(Reading(step, ready, refused), is_excused)]
         else:
@@ -71,6 +74,13 @@ class TorchReader:
             last = self._pending[-1]
             self._pending.append(_Pending(step, ready, (), last.copied, last.event, is_excused, refused))
         return self._completed()
+
+    def take_apart(self, step: int, signals: Mapping[str, object]) -> Reading:
+        """Return those of the values for ``step`` that are at hand; the others come with a later `take`."""
+        ready, away, refused = _sort(signals)
+        if away:
+            self._pending.append(_copy(step, {}, away, is_excused=False, refused=None, is_apart=True))
+        return Reading(step, ready, refused, is_apart=True)
 
     def discard(self) -> None:
         """Forget values that are not complete yet."""
@@ -107,24 +117,41 @@ class TorchReader:
             numbers: list[float] = pending.copied.tolist() if pending.names else []  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # untyped in torch
             values = dict(zip(pending.names, numbers, strict=True))
             is_excused = values.pop(_FOUND_INF, 0.0) > 0 or pending.is_excused
-            done.append(_excused(Reading(pending.step, pending.ready | values, pending.refused), is_excused))
+            reading = Reading(pending.step, pending.ready | values, pending.refused, pending.is_apart)
+            done.append(_excused(reading, is_excused))
         return done
 
 
 def _excused(reading: Reading, is_excused: bool) -> Reading:
-    """Leave out a non-finite loss and gradient norm if the step they belong to was skipped."""
+    """Leave out a non-finite loss and gradient norms if the step they belong to was skipped."""
     if not is_excused:
         return reading
-    faults = {name for name in (LOSS, GRAD_NORM) if not math.isfinite(reading.values.get(name, 0.0))}
-    return replace(reading, values={name: value for name, value in reading.values.items() if name not in faults})
+    kept = {name: value for name, value in reading.values.items() if math.isfinite(value) or not _is_excusable(name)}
+    return replace(reading, values=kept)
+
+
+def _is_excusable(name: str) -> bool:
+    return name in (LOSS, GRAD_NORM) or name.startswith(GRAD_NORM_OF_GROUP)
 
 
 def _sort(signals: Mapping[str, object]) -> tuple[dict[str, float], dict[str, Tensor], str | None]:
-    """Return what is at hand, what is on an accelerator, and why the first of the others was refused."""
+    """Return what is at hand, what is on an accelerator, and why the first of the others was refused.
+
+    Nearly all values are floats and plain tensors on the CPU; these take the short way.
+    """
     ready: dict[str, float] = {}
     away: dict[str, Tensor] = {}
     refused: str | None = None
     for name, value in signals.items():
+        kind = type(value)
+        if kind is float:
+            ready[name] = cast("float", value)
+            continue
+        if kind is Tensor:
+            tensor = cast("Tensor", value)
+            if tensor.is_cpu and tensor.ndim == 0 and type(number := tensor.item()) is float:
+                ready[name] = number
+                continue
         try:
             if isinstance(value, Tensor) and value.device.type != "cpu":
                 away[name] = _single(name, value)
@@ -135,14 +162,22 @@ def _sort(signals: Mapping[str, object]) -> tuple[dict[str, float], dict[str, Te
     return ready, away, refused
 
 
-def _copy(step: int, ready: dict[str, float], away: Mapping[str, Tensor], is_excused: bool, refused: str | None) -> _Pending:
+def _copy(
+    step: int,
+    ready: dict[str, float],
+    away: Mapping[str, Tensor],
+    *,
+    is_excused: bool,
+    refused: str | None,
+    is_apart: bool = False,
+) -> _Pending:
     device = next(iter(away.values())).device
     dtype = torch.float32 if device.type == "mps" else torch.float64  # that backend has no 64-bit floats
     gathered = torch.stack([value.detach().reshape(()).to(device, dtype, non_blocking=True) for value in away.values()])
     copied = gathered.to("cpu", non_blocking=True)
     event = torch.get_device_module(gathered.device).Event()
     event.record()
-    return _Pending(step, ready, tuple(away), copied, event, is_excused, refused)
+    return _Pending(step, ready, tuple(away), copied, event, is_excused, refused, is_apart)
 
 
 def to_number(name: str, value: object) -> float:
@@ -168,6 +203,8 @@ def to_number(name: str, value: object) -> float:
 
 
 def _single(name: str, value: Tensor) -> Tensor:
+    if value.is_meta:
+        raise UsageError(f"the signal {name!r} has no value", received="a tensor on the device meta")
     if value.numel() != 1:
         raise UsageError(
             f"the signal {name!r} has more than one element",
