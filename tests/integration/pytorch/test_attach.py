@@ -23,6 +23,7 @@ from trimtab.controls.control import Control
 from trimtab.controls.envelope_file import load_envelope
 from trimtab.decision.no_action import NoActionManager
 from trimtab.errors import ControlError, LedgerError, MissingExtraError, OwnershipError, RunDirectoryError, UsageError
+from trimtab.integrations.pytorch.state import TorchStateStore
 from trimtab.ledger.journal import Journal
 from trimtab.ledger.record import RunStarted
 
@@ -47,6 +48,7 @@ def _nothing_is_left(workload: Workload, before: list[int], children: set[str], 
     assert _hooks(workload) == before
     assert _children() <= children, "a process was left behind"
     assert zombies() == []
+    assert not path.exists(), "a run directory was left behind"
     supervise(workload, path).close()  # nothing is claimed
 
 
@@ -56,7 +58,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no such control": (
         {"controls": [free("dropout", 0.0, 0.9, 0.1), _TYPO]},
         ControlError,
-        "there is no such control; received droput; next: did you mean 'dropout'?",
+        'nothing says where droput is found; received parts: none; next: pass parts=[trimtab.handle("droput"',
     ),
     "starts below its bounds": (
         {"controls": [RATE, trimtab.dropout(0.2, 0.5)]},
@@ -149,6 +151,7 @@ def test_a_run_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> No
     before, children = _hooks(workload), _children()
     with pytest.raises(RunDirectoryError, match="the run directory cannot be written"):
         supervise(workload, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == [tmp_path / "run" / "envelope.yaml"], "what was there before is left"
     _nothing_is_left(workload, before, children, tmp_path / "next")
 
 
@@ -160,7 +163,21 @@ def test_if_the_ledger_fails_at_the_start_nothing_is_left(tmp_path: Path, monkey
     before, children = _hooks(workload), _children()
     with monkeypatch.context() as patch, pytest.raises(LedgerError, match="no space"):
         patch.setattr(Journal, "append", full)
-        supervise(workload, tmp_path / "run", "rules")
+        supervise(workload, tmp_path / "deep" / "run", "rules")
+    assert list(tmp_path.iterdir()) == []
+    _nothing_is_left(workload, before, children, tmp_path / "next")
+
+
+def test_what_fails_after_the_first_record_leaves_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise MemoryError
+
+    workload = mlp(0)
+    before, children = _hooks(workload), _children()
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(TorchStateStore, "save", breaks)
+        supervise(workload, tmp_path / "run")
+    assert len(records(tmp_path / "run", RunStarted)) == 1
     _nothing_is_left(workload, before, children, tmp_path / "next")
 
 
@@ -207,13 +224,13 @@ def test_after_closing_with_a_changed_recipe_it_stays_in_force(tmp_path: Path) -
 
 def test_what_is_limited_in_this_run_is_in_its_first_record(tmp_path: Path) -> None:
     workload = mlp(0)
-    workload.scheduler = None
+    workload.scheduler = None  # and so there is none, or it would be found
     workload.loader = torch.utils.data.DataLoader([1, 2, 3])  # type: ignore[assignment]
     supervise(workload, tmp_path / "run", total_steps=100).close()
     (started,) = records(tmp_path / "run", RunStarted)
     assert started.notes == (
-        "DataLoader cannot go back: after a rollback training goes on with its next batch",
-        "no scheduler was given: if the run has one, a rollback does not restore it",
+        "DataLoader cannot go back: after a rollback training goes on with its next batch; ResumableLoader and "
+        "ResumableDataLoader of trimtab can",
     )
     assert (started.can_skip, started.total_steps, started.evaluate_every_steps) == (False, 100, 10)
     assert {name for name, _ in started.versions} == {"python", "torch", "trimtab"}

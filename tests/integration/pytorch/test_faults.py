@@ -17,7 +17,7 @@ from tests.integration.pytorch.managed import CONTROLS, a_value, adjust, boundar
 from trimtab.controls.envelope import Envelope, Objective
 from trimtab.decision.action import Rollback
 from trimtab.integrations.pytorch import state
-from trimtab.integrations.pytorch.weight_decay import WeightDecayBinding
+from trimtab.integrations.pytorch.bindings.weight_decay import WeightDecayBinding
 from trimtab.ledger import journal
 from trimtab.ledger.journal import Journal
 from trimtab.ledger.record import (

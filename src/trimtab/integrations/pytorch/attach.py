@@ -5,11 +5,12 @@ from __future__ import annotations
 import atexit
 import platform
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -17,20 +18,18 @@ from torch.optim import Optimizer
 
 from trimtab.actuation.binding import Binding
 from trimtab.actuation.enact import read_recipe
-from trimtab.controls.catalogue import DROPOUT, LEARNING_RATE, WEIGHT_DECAY, base_name, group_name
 from trimtab.controls.control import Control
 from trimtab.controls.envelope import Envelope, Mode, Objective
 from trimtab.controls.envelope_file import dump_envelope, load_envelope
-from trimtab.controls.recipe import Recipe
 from trimtab.decision.manager import Manager
-from trimtab.errors import ControlError, RunDirectoryError, UsageError, nearest
-from trimtab.integrations.pytorch.dropout import DropoutBinding
-from trimtab.integrations.pytorch.groups import unwrap
-from trimtab.integrations.pytorch.learning_rate import LearningRateBinding
-from trimtab.integrations.pytorch.ownership import refuse_adaptive
+from trimtab.errors import RunDirectoryError, UsageError
+from trimtab.integrations.pytorch.bindings.attribute import OwnControl
+from trimtab.integrations.pytorch.bindings.groups import unwrap
+from trimtab.integrations.pytorch.preflight import declared, handles, survey, tell
+from trimtab.integrations.pytorch.probes.probe_set import ProbeSet, Wanted, open_probes
 from trimtab.integrations.pytorch.scalars import TorchReader
 from trimtab.integrations.pytorch.state import TorchStateStore
-from trimtab.integrations.pytorch.weight_decay import WeightDecayBinding
+from trimtab.integrations.pytorch.training import Training
 from trimtab.ledger.journal import Journal
 from trimtab.ledger.record import SCHEMA, RunStarted
 from trimtab.ledger.series import SeriesFile
@@ -40,10 +39,17 @@ from trimtab.runtime.engine import Engine
 from trimtab.runtime.manager_process import ManagerProcess
 from trimtab.runtime.manager_spec import ManagerSpec
 from trimtab.runtime.manager_thread import ManagerThread
-from trimtab.runtime.run_dir import RunDirectory, create_run_directory
+from trimtab.runtime.run_dir import Leftovers, RunDirectory, choose_run_directory, create_run_directory
 from trimtab.runtime.supervisor import Supervisor
 from trimtab.telemetry.signal import GRAD_NORM, LOSS, LOSS_AT_EVALUATION, check_signal_name
 from trimtab.telemetry.telemetry import Telemetry
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_Closed = TypeVar("_Closed", bound=_Closable)
 
 
 def supervise(
@@ -52,7 +58,7 @@ def supervise(
     *,
     scheduler: Any = None,
     loader: Any = None,
-    controls: Sequence[Control] | None = None,
+    controls: Sequence[Control | OwnControl] | None = None,
     objective: str | None = None,
     envelope: Envelope | str | Path | None = None,
     manager: str | Manager = "rules",
@@ -61,6 +67,8 @@ def supervise(
     total_steps: int | None = None,
     evaluate_every_steps: int = 100,
     extra_state: Mapping[str, object] | None = None,
+    parts: Sequence[object] = (),
+    probes: Wanted = (),
 ) -> Supervisor:
     """Attach a supervisor to a training loop.
 
@@ -83,6 +91,11 @@ def supervise(
         evaluate_every_steps: Steps between evaluations, >= 1.
         extra_state: More that belongs to the run's state, by name: objects with ``state_dict`` and
             ``load_state_dict`` (a scaler, averaged weights), or a `torch.Generator`.
+        parts: What else the controls act on: loss modules, `GradientClip`, `LossWeights`, `GradientAccumulation`,
+            and a `handle` for every control of the envelope that is an attribute of some object.
+        probes: Signals that are measured without being reported: ``"all"``, or a list of names: ``loss`` (needs the loss
+            module among ``parts``), ``grad_norm``, ``update_ratio``, ``weight_norm``, ``learning_rate``, ``throughput``,
+            ``memory``, ``dead_units``. What `Supervisor.step` is given under the same name goes first.
 
     Returns:
         The supervisor. Call its ``step`` after every ``optimizer.step()``.
@@ -90,6 +103,7 @@ def supervise(
     Raises:
         UsageError: Correct what the message names; nothing was changed.
     """
+    training = Training(model, optimizer, scheduler, loader, (*parts, *handles(controls or ())))
     allowed = _envelope(controls, objective, envelope, mode)
     _check_objective(allowed.objective)
     for name, count in (("evaluate_every_steps", evaluate_every_steps), ("total_steps", total_steps)):
@@ -102,55 +116,48 @@ def supervise(
             received=type(spec).__name__,
             next_step='pass "rules", or an object that has one',
         )
-    with _Undo() as undo:
-        bindings = _bind(allowed, model, optimizer, scheduler, undo)
-        initial = _initial_recipe(allowed, bindings)
+    with ExitStack() as undo:  # gives back what was claimed and removes what was created if attaching fails half-way
+        found = _kept(undo, survey(training, allowed.controls, allowed.deliberation.boundary_every_steps))
+        found.refuse_impossible()
+        allowed = replace(allowed, controls=tuple(finding.control for finding in found.preflight.findings))
+        measuring = _kept(undo, open_probes(probes, training))  # after the controls are bound
+        _check_objective(allowed.objective, measuring.names)
         inner = unwrap(optimizer)
-        reader = undo.keep(TorchReader(inner))
-        directory = create_run_directory(None if run_dir is None else Path(run_dir))
+        reader = _kept(undo, TorchReader(inner))
+        chosen = choose_run_directory(None if run_dir is None else Path(run_dir))
+        _kept(undo, Leftovers.before(chosen))
+        directory = create_run_directory(chosen.path)
         store = TorchStateStore(directory.checkpoints, model, inner, scheduler, loader, extra_state)
         started = RunStarted(
             step=0,
             schema=SCHEMA,
             run=directory.path.name,
             envelope=allowed,
-            recipe=initial,
+            recipe=read_recipe(found.bindings),
             manager=str(spec) if isinstance(spec, ManagerSpec) else type(spec).__name__,
             isolation="process" if isinstance(spec, ManagerSpec) else "thread",
             total_steps=total_steps,
             evaluate_every_steps=evaluate_every_steps,
             can_skip=store.can_skip,
-            notes=_notes(scheduler, loader),
+            notes=(*found.preflight.remarks(), *measuring.left_out),
             versions=_versions(),
         )
-        supervisor = _assemble(started, spec, directory, bindings, store, reader, undo)
-        undo.clear()
+        supervisor = _assemble(started, spec, directory, found.bindings, store, reader, measuring, undo)
+        undo.pop_all()
+    tell(directory.path.name, found.preflight)
     return supervisor
 
 
-class _Undo:
-    """Gives back what was claimed if attaching fails half-way."""
-
-    def __init__(self) -> None:
-        self._held: list[Any] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for held in reversed(self._held):
-            held.close()
-
-    def keep(self, held: Any) -> Any:
-        self._held.append(held)
-        return held
-
-    def clear(self) -> None:
-        self._held.clear()
+def _kept(undo: ExitStack, held: _Closed) -> _Closed:
+    undo.callback(held.close)
+    return held
 
 
 def _envelope(
-    controls: Sequence[Control] | None, objective: str | None, envelope: Envelope | str | Path | None, mode: Mode | None
+    controls: Sequence[Control | OwnControl] | None,
+    objective: str | None,
+    envelope: Envelope | str | Path | None,
+    mode: Mode | None,
 ) -> Envelope:
     if envelope is not None:
         if controls is not None or objective is not None:
@@ -162,52 +169,21 @@ def _envelope(
             allowed='controls=[...] and objective="minimize val/loss", or envelope="trimtab.yaml"',
         )
     else:
-        allowed = Envelope(Objective.parse(objective), tuple(controls))
+        allowed = Envelope(Objective.parse(objective), declared(controls))
     if mode is None or mode == allowed.deliberation.mode:
         return allowed
     return replace(allowed, deliberation=replace(allowed.deliberation, mode=mode))
 
 
-def _check_objective(objective: Objective) -> None:
+def _check_objective(objective: Objective, measured: Sequence[str] = ()) -> None:
     check_signal_name(objective.signal)
-    if objective.signal in (LOSS, GRAD_NORM, LOSS_AT_EVALUATION):
+    if objective.signal in (LOSS, GRAD_NORM, LOSS_AT_EVALUATION, *measured):
         raise UsageError(
             "the objective has the name of a signal that is reported every step",
             received=objective.signal,
             allowed="a name of its own for what evaluations measure",
             next_step=f'write for example "{objective.direction} val/{LOSS}" and report it with supervisor.evaluated',
         )
-
-
-def _bind(envelope: Envelope, model: nn.Module, optimizer: Any, scheduler: Any, undo: _Undo) -> dict[str, Binding]:
-    makers: dict[str, Callable[[Control], Any]] = {
-        LEARNING_RATE: lambda control: LearningRateBinding(optimizer, control.bounds, group_name(control.name)),
-        WEIGHT_DECAY: lambda control: WeightDecayBinding(optimizer, group_name(control.name)),
-        DROPOUT: lambda _: DropoutBinding(model, optimizer),
-    }
-    bindings: dict[str, Binding] = {}
-    for control in envelope.controls:
-        base = base_name(control.name)
-        if base not in makers:
-            raise ControlError("there is no such control", received=control.name, next_step=nearest(base, makers))
-        if base == LEARNING_RATE:
-            refuse_adaptive(scheduler)
-        bindings[control.name] = undo.keep(makers[base](control))
-    return bindings
-
-
-def _initial_recipe(envelope: Envelope, bindings: Mapping[str, Binding]) -> Recipe:
-    recipe = read_recipe(bindings)
-    for control in envelope.controls:
-        value = recipe[control.name]
-        if not control.bounds.contain(value):
-            raise ControlError(
-                f"{control.name} starts outside its bounds",
-                received=value,
-                allowed=f"{control.bounds.low!r} to {control.bounds.high!r}, both included",
-                next_step="widen the bounds or change the recipe",
-            )
-    return recipe
 
 
 def _assemble(
@@ -217,7 +193,8 @@ def _assemble(
     bindings: Mapping[str, Binding],
     store: TorchStateStore,
     reader: TorchReader,
-    undo: _Undo,
+    probes: ProbeSet,
+    undo: ExitStack,
 ) -> Supervisor:
     clock = SystemClock()
     deadline = started.envelope.deliberation.deadline_seconds
@@ -226,12 +203,12 @@ def _assemble(
         series = SeriesFile(directory.series)
     except OSError as error:
         raise RunDirectoryError("the run directory cannot be written", received=f"{directory.path}: {error}") from error
-    journal = undo.keep(Journal.create(directory.ledger))
-    client: ManagerClient = undo.keep(
-        ManagerProcess(spec, directory.manager_log, deadline, clock)
-        if isinstance(spec, ManagerSpec)
-        else ManagerThread(spec, deadline, clock)
+    journal = _kept(undo, Journal.create(directory.ledger))
+    is_process = isinstance(spec, ManagerSpec)
+    started_client: ManagerClient = (
+        ManagerProcess(spec, directory.manager_log, deadline, clock) if is_process else ManagerThread(spec, deadline, clock)
     )
+    client = _kept(undo, started_client)
     telemetry = Telemetry()
     engine = Engine(journal, bindings, store, client, telemetry, clock, reader.discard)
 
@@ -243,22 +220,11 @@ def _assemble(
                 binding.close()
         journal.close()
 
-    supervisor = Supervisor(started, engine, client, telemetry, reader, series, directory, on_close)
+    supervisor = Supervisor(started, engine, client, telemetry, reader, series, directory, on_close, probes)
     # A script that just ends still closes its ledger; one that drops the supervisor is not kept alive by this.
     reference = weakref.ref(supervisor)
     atexit.register(lambda: (alive := reference()) and alive.close("the process ended"))
     return supervisor
-
-
-def _notes(scheduler: Any, loader: Any) -> tuple[str, ...]:
-    notes: list[str] = []
-    if loader is None:
-        notes.append("no loader was given: a rollback does not restore the data position")
-    elif not (hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")):
-        notes.append(f"{type(loader).__name__} cannot go back: after a rollback training goes on with its next batch")
-    if scheduler is None:
-        notes.append("no scheduler was given: if the run has one, a rollback does not restore it")
-    return tuple(notes)
 
 
 def _versions() -> tuple[tuple[str, str], ...]:

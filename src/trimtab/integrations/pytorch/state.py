@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from trimtab.actuation.checkpoint_files import delete_checkpoint, open_checkpoint, write_checkpoint
 from trimtab.errors import ActuationError, CheckpointError, TrimtabError, UsageError
-from trimtab.integrations.pytorch.groups import unwrap
+from trimtab.integrations.pytorch.bindings.groups import unwrap
 from trimtab.integrations.pytorch.rng import capture_rng, check_rng, restore_rng
 from trimtab.integrations.pytorch.stateful import Stateful, check_module, check_optimizer, form, load_state, state_of
 from trimtab.integrations.pytorch.tree import decode_tree, encode_tree

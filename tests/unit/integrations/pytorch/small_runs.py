@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as schedules
 
-from trimtab.integrations.pytorch.loader import ResumableLoader
+from trimtab.integrations.pytorch.data.loader import ResumableLoader
 
 torch.set_num_threads(1)
 

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tests.unit.integrations.pytorch.small_runs import Run
+from trimtab.controls.catalogue import dropout
 from trimtab.errors import ControlError, OwnershipError
-from trimtab.integrations.pytorch.dropout import DropoutBinding
+from trimtab.integrations.pytorch.binders import bind
+from trimtab.integrations.pytorch.bindings.dropout import DropoutBinding
+from trimtab.integrations.pytorch.training import Training
 
 
 def stepper() -> torch.optim.SGD:
@@ -92,7 +97,7 @@ def test_a_value_that_is_no_probability_is_refused(value: float) -> None:
 def test_models_without_reachable_dropout_or_with_another_owner_are_refused() -> None:
     with pytest.raises(ControlError, match="functional dropout cannot be reached"):
         DropoutBinding(nn.Sequential(nn.Linear(2, 2), nn.GRU(2, 2, num_layers=1)), stepper())
-    with pytest.raises(ControlError, match="0 <= probability < 1"):
+    with pytest.raises(ControlError, match="0 <= number < 1"):
         DropoutBinding(nn.Dropout(1.0), stepper())
     model = Mixed()
     first = DropoutBinding(model, stepper())
@@ -100,3 +105,133 @@ def test_models_without_reachable_dropout_or_with_another_owner_are_refused() ->
         DropoutBinding(model, stepper())
     first.close()
     DropoutBinding(model, stepper())
+
+
+class Functional(nn.Module):
+    """Keeps probabilities as plain numbers: read in forward, through a method, for repr only, not as a probability."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = 0.2
+        self.attention_dropout = 0.1
+        self.hidden_dropout = 0.9
+        self.keep_dropout = 0.8
+        self.temperature = 0.5
+        self.dropout_scale = 3.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        scaled = x * self.temperature * self.dropout_scale * self.keep_dropout
+        return self.attend(F.dropout(scaled, self.dropout, self.training))
+
+    def attend(self, x: Tensor) -> Tensor:
+        def inner() -> Tensor:
+            return F.scaled_dot_product_attention(x, x, x, dropout_p=self.attention_dropout)
+
+        return inner()
+
+    def extra_repr(self) -> str:
+        return f"hidden_dropout={self.hidden_dropout}"
+
+
+class Encoders(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1))
+        self.decoder = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3))
+        self.alias = self.decoder[1]
+
+    def values(self) -> list[Any]:
+        return [half[1].p for half in (self.encoder, self.decoder)]
+
+
+def test_a_plain_number_counts_where_forward_reads_it_as_a_probability() -> None:
+    model = Functional()
+    binding = DropoutBinding(model, stepper())
+    assert binding.read() == 0.2  # not the 0.9 that only repr reads
+    binding.write(0.4)
+    values = [model.dropout, model.attention_dropout, model.hidden_dropout, model.keep_dropout, model.dropout_scale]
+    assert values == [0.4, 0.2, 0.9, 0.8, 3.0]
+    assert binding.detail == "dropout, attention_dropout"
+
+
+def test_a_written_plain_number_acts() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(x, self.dropout, self.training)
+
+    model = Plain()
+    binding = DropoutBinding(model, stepper())
+    binding.write(0.0)
+    assert type(model.dropout) is int  # what already is the value is not written
+    binding.write(0.75)
+    torch.manual_seed(0)
+    assert float((model(torch.ones(10_000)) == 0).float().mean()) == pytest.approx(0.75, abs=0.02)
+
+
+def test_a_pattern_selects_modules_by_name_also_inside_wrappers() -> None:
+    for wrap in (lambda model: model, lambda model: nn.ModuleDict({"module": model})):
+        model = Encoders()
+        binding = DropoutBinding(wrap(model), stepper(), "dropout/encoder", "encoder.*")
+        assert (binding.name, binding.read()) == ("dropout/encoder", 0.1)
+        binding.write(0.5)
+        assert model.values() == [0.5, 0.3]
+    model = Encoders()
+    DropoutBinding(torch.compile(model, backend="eager"), stepper(), "dropout/encoder", "encoder.*").write(0.5)  # type: ignore[arg-type]
+    assert model.values() == [0.5, 0.3]
+
+
+def test_a_shared_module_is_found_under_each_of_its_names_and_once() -> None:
+    model = Encoders()
+    binding = DropoutBinding(model, stepper(), "dropout/alias", "alias")
+    assert (binding.detail, binding.read()) == ("alias.p", 0.3)
+    binding.close()
+    assert DropoutBinding(model, stepper()).detail == "encoder.1.p, decoder.1.p"
+
+
+def test_two_controls_share_a_model_but_no_module() -> None:
+    model = Encoders()
+    run = Training(model, stepper())
+    encoder = bind(dropout(0.0, 0.5, name="encoder", modules="encoder.*"), run)
+    bind(dropout(0.0, 0.5, name="decoder", modules="decoder.*"), run).write(0.2)
+    assert model.values() == [0.1, 0.2]
+    with pytest.raises(OwnershipError, match="held by dropout/encoder"):
+        bind(dropout(0.0, 0.5), run)
+    with pytest.raises(OwnershipError, match="dropout/all; held by dropout/decoder"):
+        bind(dropout(0.0, 0.5, name="all", modules="0.*"), Training(nn.ModuleList([model.decoder]), stepper()))
+    encoder.close()
+    bind(dropout(0.0, 0.5, name="again", modules="encoder.*"), run)
+
+
+def test_a_claim_that_fails_half_way_leaves_nothing_claimed() -> None:
+    model = Encoders()
+    second = DropoutBinding(model, stepper(), "dropout/decoder", "decoder.*")
+    with pytest.raises(OwnershipError):
+        DropoutBinding(model, stepper())
+    DropoutBinding(model, stepper(), "dropout/encoder", "encoder.*")
+    second.close()
+
+
+def test_a_pattern_that_matches_nothing_lists_what_there_is() -> None:
+    with pytest.raises(ControlError, match=r"decoder\.1, encoder\.1"):
+        DropoutBinding(Encoders(), stepper(), "dropout/encoder", "encodr.*")
+
+
+def test_plain_numbers_bound_but_unchanged_leave_a_run_bit_identical() -> None:
+    outputs: list[Tensor] = []
+    for is_bound in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), Functional())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        if is_bound:
+            binding = DropoutBinding(model, optimizer)
+            binding.write(binding.read())
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3, 4)).square().sum().backward()
+            optimizer.step()
+        outputs.append(torch.cat([one.detach().reshape(-1) for one in model.parameters()]))
+    assert torch.equal(*outputs)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.unit.integrations.pytorch.small_runs import SCHEDULERS, Run, advance
 from trimtab.controls.bounds import Bounds
 from trimtab.errors import ControlError, OwnershipError
-from trimtab.integrations.pytorch.learning_rate import LearningRateBinding
+from trimtab.integrations.pytorch.bindings.learning_rate import LearningRateBinding
 
 
 def parameters(count: int = 1) -> list[nn.Parameter]:
@@ -87,7 +87,7 @@ def test_a_tensor_rate_stays_the_same_tensor_even_when_groups_share_it(capturabl
 
 
 def test_the_arithmetic_for_an_accelerator_is_that_of_the_host() -> None:
-    from trimtab.integrations.pytorch.learning_rate import _targets_on_device
+    from trimtab.integrations.pytorch.bindings.learning_rate import _targets_on_device
 
     for bounds in (None, Bounds(0.01, 0.15), Bounds(0.2, 0.3), Bounds(0.001, 0.05)):
         for factor in (0.01, 0.5, 1.5, 8.0):

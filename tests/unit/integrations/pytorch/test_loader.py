@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab.errors import CheckpointError, UsageError
-from trimtab.integrations.pytorch.loader import ResumableLoader
+from trimtab.integrations.pytorch.data.loader import ResumableLoader
 
 
 def loader(**changed: Any) -> ResumableLoader:
@@ -132,7 +132,19 @@ def test_an_iteration_left_by_break_is_continued() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"epoch": -1}, {"index": 4}, {"index": 1.0}, {"index": True}, {"epoch": None}, {"seed": 1}, {"num_items": 9}]
+    "change",
+    [
+        {"epoch": -1},
+        {"epoch": None},
+        {"item": 11},
+        {"item": 1.0},
+        {"item": True},
+        {"seed": 1},
+        {"num_items": 9},
+        {"batch_size": 0},
+        {"batch_size": 11},
+        {"batch_size": None},
+    ],
 )
 def test_a_state_of_another_loader_is_refused_and_changes_nothing(change: dict[str, Any]) -> None:
     target = loader()
@@ -156,3 +168,40 @@ def test_arguments_that_make_no_loader_are_refused() -> None:
 def test_batches_are_collated_as_torch_does_by_default() -> None:
     batch = next(iter(ResumableLoader(range(4), batch_size=2, seed=0, shuffle=False)))
     assert torch.equal(batch, torch.tensor([0, 1]))
+
+
+def test_the_batch_size_changes_with_the_next_batch_and_comes_back_with_the_state() -> None:
+    target = loader(shuffle=False)
+    iteration = iter(target)
+    assert next(iteration) == [0, 1, 2]
+    state = json.loads(json.dumps(target.state_dict()))
+    target.batch_size = 2
+    assert len(target) == 5
+    assert [next(iteration), next(iteration)] == [[3, 4], [5, 6]]
+    target.load_state_dict(state)
+    assert target.batch_size == 3
+    assert list(iteration) == [[3, 4, 5], [6, 7, 8]]
+
+
+def test_a_batch_whose_items_cannot_be_fetched_comes_again() -> None:
+    broken = {"is": True}
+
+    def collate(items: list[int]) -> list[int]:
+        if broken["is"]:
+            raise OSError("the disk is away")
+        return items
+
+    target = loader(shuffle=False, collate_fn=collate)
+    with pytest.raises(OSError, match="away"):
+        next(iter(target))
+    broken["is"] = False
+    assert next(iter(target)) == [0, 1, 2]
+
+
+def test_another_default_device_does_not_matter() -> None:
+    expected = epochs(loader(), 1), epochs(loader(shuffle=False), 1)
+    torch.set_default_device("meta")
+    try:
+        assert (epochs(loader(), 1), epochs(loader(shuffle=False), 1)) == expected
+    finally:
+        torch.set_default_device(None)

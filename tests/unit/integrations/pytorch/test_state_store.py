@@ -15,9 +15,9 @@ from torch.optim import Optimizer
 from tests.unit.integrations.pytorch.small_runs import SCHEDULERS, Net, Run, digest
 from trimtab.actuation.checkpoint_files import list_checkpoints, write_checkpoint
 from trimtab.errors import ActuationError, CheckpointError, UsageError
-from trimtab.integrations.pytorch.learning_rate import LearningRateBinding
+from trimtab.integrations.pytorch.bindings.learning_rate import LearningRateBinding
+from trimtab.integrations.pytorch.bindings.weight_decay import WeightDecayBinding
 from trimtab.integrations.pytorch.state import STATE, TENSORS, TorchStateStore
-from trimtab.integrations.pytorch.weight_decay import WeightDecayBinding
 
 OPTIMIZERS: dict[str, Callable[[list[Any]], Optimizer]] = {
     "AdamW": lambda groups: torch.optim.AdamW(groups, lr=0.05, weight_decay=0.1),
@@ -345,7 +345,7 @@ def test_skip_moves_the_loader_and_is_refused_without_one(tmp_path: Path) -> Non
     assert store.can_skip
     run.step()
     store.skip(2)
-    assert run.loader.state_dict()["index"] == 3
+    assert run.loader.state_dict()["item"] == 12
     without = TorchStateStore(tmp_path, run.model, run.optimizer, loader=[1, 2])
     assert not without.can_skip
     with pytest.raises(ActuationError, match="cannot skip"):

@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.unit.integrations.pytorch.small_runs import Run
 from trimtab.errors import ControlError, OwnershipError
-from trimtab.integrations.pytorch.weight_decay import WeightDecayBinding
+from trimtab.integrations.pytorch.bindings.weight_decay import WeightDecayBinding
 
 
 def optimizer(*decays: float) -> torch.optim.AdamW:
@@ -124,3 +124,16 @@ def test_one_named_group_is_controlled_alone() -> None:
     assert decays(target) == [0.1, 0.4]
     with pytest.raises(OwnershipError):
         WeightDecayBinding(target)
+
+
+def test_a_tensor_is_filled_in_place_and_reads_as_what_was_written() -> None:
+    held = torch.tensor(0.1)
+    target = optimizer(0.1)
+    target.param_groups[0]["weight_decay"] = held
+    binding = WeightDecayBinding(target)
+    assert binding.read() == 0.1  # not the 0.1000000015 that a float32 tensor makes of it
+    binding.write(0.123456789012)
+    assert target.param_groups[0]["weight_decay"] is held
+    assert binding.read() == 0.123456789012
+    held.fill_(0.3)
+    assert binding.read() == 0.3

@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trimtab.controls.bounds import is_finite_number
 from trimtab.errors import ControlError, nearest
 
 # A rate kept as a float32 tensor is rounded to about 6e-8 of itself.
 RELATIVE_TOLERANCE: Final = 1e-6
 
 Group = dict[str, Any]
+
+# A number as it is kept: in a capturable optimizer, and where a user wants it so, as a tensor of one element.
+Held = float | Tensor
 
 
 def unwrap(optimizer: object) -> Optimizer:
@@ -94,11 +98,31 @@ def number(group: Group, key: str, index: int) -> float:
 
 def put(group: Group, key: str, value: float) -> None:
     """Set a group's number; a tensor stays the same tensor, as compiled and capturable optimizers need."""
-    if isinstance(held := group[key], Tensor):
-        with torch.no_grad():
-            held.fill_(value)
-    else:
-        group[key] = value
+    group[key] = written_as(group[key], value)
+
+
+def written_as(held: Any, value: float) -> Any:
+    """Return what to keep in place of ``held``: the value, or the same tensor filled with it."""
+    if not isinstance(held, Tensor):
+        return value
+    with torch.no_grad():
+        return held.fill_(value)
+
+
+def as_number(held: Held) -> float:
+    """Return a kept number as a float: of a tensor the short decimal that it stands for, 0.1 and not 0.10000000149."""
+    value = float(held.detach() if isinstance(held, Tensor) else held)
+    if isinstance(held, Tensor) and math.isfinite(value):
+        for digits in (4, 7):
+            short = float(f"{value:.{digits}g}")
+            if float(torch.tensor(short, dtype=held.dtype)) == value:
+                return short
+    return value
+
+
+def rounded(value: float, held: Held) -> float:
+    """Return what ``value`` becomes where ``held`` is kept."""
+    return as_number(torch.tensor(value, dtype=held.dtype)) if isinstance(held, Tensor) else value
 
 
 def agree(expected: float, observed: float) -> bool:
@@ -106,14 +130,15 @@ def agree(expected: float, observed: float) -> bool:
     return expected == observed or math.isclose(expected, observed, rel_tol=RELATIVE_TOLERANCE)
 
 
-def check_written(control: str, value: float, *, below: float = math.inf) -> float:
+def check_written(control: str, value: float, *, least: float = 0.0, below: float = math.inf) -> float:
     """Return ``value`` as a float if a binding may write it.
 
     Raises:
-        ControlError: It is not a finite number with ``0 <= value < below``.
+        ControlError: It is not a finite number with ``least <= value < below``.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value < below:
-        allowed = "finite and >= 0" if below == math.inf else f"0 <= value < {below:g}"
+    if not is_finite_number(value) or not least <= value < below:
+        floor = "" if least == -math.inf else f" and >= {least:g}"
+        allowed = f"finite{floor}" if below == math.inf else f"{least:g} <= value < {below:g}"
         raise ControlError(f"{control} cannot take this value", received=value, allowed=allowed)
     return float(value)
 
@@ -125,3 +150,10 @@ def share(value: float, initial: float, largest: float) -> float:
         ZeroDivisionError: ``largest`` is 0: no entry has a ratio to it.
     """
     return initial if value == largest else value * (initial / largest)  # exact where nothing changes
+
+
+def share_of_rest(value: float, initial: float, longest: float) -> float:
+    """Return the same for decay rates: 1 - beta, the share of news in an average, keeps its ratio; never below 0."""
+    if initial == longest:
+        return value
+    return initial if value == longest else max(0.0, 1 - (1 - value) * ((1 - initial) / (1 - longest)))

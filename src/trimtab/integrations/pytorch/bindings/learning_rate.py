@@ -25,10 +25,11 @@ from torch.optim import Optimizer
 
 from trimtab.actuation.binding import ReadBack
 from trimtab.controls.bounds import Bounds
-from trimtab.controls.catalogue import LEARNING_RATE
+from trimtab.controls.entries import LEARNING_RATE
 from trimtab.errors import ControlError
-from trimtab.integrations.pytorch.groups import Group, Selection, agree, check_written, number, put, unwrap
-from trimtab.integrations.pytorch.ownership import claim, release
+from trimtab.integrations.pytorch.bindings.groups import Group, Selection, agree, check_written, number, put, unwrap
+from trimtab.integrations.pytorch.bindings.ownership import claim, release
+from trimtab.integrations.pytorch.bindings.uncompiled import uncompiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +80,18 @@ class LearningRateBinding:
         self._optimizer = unwrap(optimizer)
         self._selection = Selection.of(self._optimizer, LEARNING_RATE, group)
         self._bounds = bounds
-        self._reference = _reference(self._selection.groups(self._optimizer))
+        self._reference = max(group_references(self._selection.groups(self._optimizer)))
         self._value = self._reference
         self._running: list[_Scaled] | None = None
         self._expected: _Rates | None = None
         self._observed: _Rates | None = None
+        self._found_inf: object = None
         self._steps = 0
         self._steps_at_write = 0
         claim(self._optimizer, self.name)
         self._hooks = (
-            self._optimizer.register_step_pre_hook(self._before_step),
-            self._optimizer.register_step_post_hook(self._after_step),
+            self._optimizer.register_step_pre_hook(uncompiled(self._before_step)),
+            self._optimizer.register_step_post_hook(uncompiled(self._after_step)),
             self._optimizer.register_state_dict_pre_hook(lambda _: self._put_back()),
         )
 
@@ -135,8 +137,13 @@ class LearningRateBinding:
         self._steps_at_write = self._steps
 
     def took_effect(self) -> ReadBack | None:
-        """Return the largest rate the last step was to use and used; None if no step ran since `write`."""
+        """Return the largest rate the last step was to use and used; None if no step ran since `write`.
+
+        A fused optimizer steps even when a gradient scaler found infinities, and changes nothing: that is no step.
+        """
         if self._expected is None or self._observed is None or self._steps == self._steps_at_write:
+            return None
+        if isinstance(self._found_inf, Tensor) and bool(self._found_inf.any()):
             return None
         expected, observed = self._expected.numbers(), self._observed.numbers()
         holds = len(expected) == len(observed) and all(map(agree, expected, observed))
@@ -169,6 +176,7 @@ class LearningRateBinding:
         if self._running is None:  # a subclass whose step calls super().step() runs the hooks twice
             return
         self._observed = _Rates(_rates(self._selection.groups(optimizer)))
+        self._found_inf = getattr(optimizer, "found_inf", None)  # looked at only when asked: it may be on a device
         self._steps += 1
         for done in self._running:
             _restore(done)
@@ -199,7 +207,12 @@ class LearningRateBinding:
         return tuple(allowed if rate == top else min(rate * (allowed / top), allowed) for rate in scheduled)
 
 
-def _reference(groups: list[Group]) -> float:
+def group_references(groups: list[Group]) -> list[float]:
+    """Return each group's reference rate: its ``max_lr``, else ``initial_lr``, else ``lr``.
+
+    Raises:
+        ControlError: A group has no usable rate, or all are 0.
+    """
     candidates: list[float] = []
     for index, group in enumerate(groups):
         number(group, "lr", index)
@@ -212,7 +225,7 @@ def _reference(groups: list[Group]) -> float:
             allowed="at least one group with a rate > 0",
             next_step="construct the optimizer with its peak rate and let a scheduler do the warm-up",
         )
-    return max(candidates)
+    return candidates
 
 
 def _rates(groups: list[Group]) -> tuple[float, ...] | Tensor:
