@@ -12,7 +12,11 @@ from typing import Annotated
 
 import typer
 
+from trimtab.cli.calibrate import calibrate
 from trimtab.cli.demo import demo
+from trimtab.cli.envelope import envelope_app
+from trimtab.cli.init import init
+from trimtab.cli.rules import rules
 from trimtab.cli.runs import runs
 from trimtab.cli.show import show
 from trimtab.cli.terminal import print_error
@@ -27,8 +31,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo)
+app.command("init")(init)
+app.add_typer(envelope_app, name="envelope")
+app.command("calibrate")(calibrate)
 app.command("show")(show)
 app.command("runs")(runs)
+app.command("rules")(rules)
 app.command("verify")(verify)
 
 

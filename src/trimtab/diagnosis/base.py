@@ -7,14 +7,40 @@ A detector holds no state: all memory is in the telemetry, so it survives a resu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from trimtab.controls.envelope import Objective
+from trimtab.controls.recipe import Recipe
+from trimtab.telemetry.roles import Roles
 from trimtab.telemetry.telemetry import Telemetry
 from trimtab.telemetry.window import Window
 
-SymptomName = Literal["non_finite", "loss_spike", "divergence", "plateau", "overfitting"]
+SymptomName = Literal[
+    "non_finite",
+    "loss_spike",
+    "divergence",
+    "plateau",
+    "overfitting",
+    "underfitting",
+    "over_regularization",
+    "gradient_explosion",
+    "gradient_vanishing",
+    "dead_units",
+    "oscillation",
+    "loss_imbalance",
+    "entropy_collapse",
+    "entropy_runaway",
+    "kl_blowup",
+    "value_fit_poor",
+    "cautious_exploration",
+    "unsafe_exploration",
+    "noisy_metrics",
+    "metric_stale",
+]
 Severity = Literal["notice", "warning", "critical"]
+
+_USUAL_ROLES: Final = Roles()
+_NO_CONTROLS: Final = Recipe(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +72,31 @@ class Symptom:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a detector may read: the telemetry after ``step``, and what the run is about."""
+    """What a detector may read.
+
+    Args:
+        step: The step that was last reported.
+        telemetry: All signals after it.
+        objective: What the run is about.
+        roles: Finds signals by what they mean.
+        recipe: The recipe in force.
+        evaluate_every_steps: Steps between evaluations.
+    """
 
     step: int
     telemetry: Telemetry
     objective: Objective
+    roles: Roles = _USUAL_ROLES
+    recipe: Recipe = _NO_CONTROLS
+    evaluate_every_steps: int = 100
+
+    def window(self, role: str) -> Window | None:
+        """Return the window of the signal with that role, or None if the run does not report it."""
+        return self.roles.window(self.telemetry, role)
+
+    def name(self, role: str) -> str:
+        """Return the name under which the run reports that role; the role itself if it does not."""
+        return self.roles.name(self.telemetry, role) or role
 
     def objective_window(self) -> Window | None:
         """Return the window of the objective, or None before the first evaluation."""

@@ -14,7 +14,7 @@ def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str
         main([])
     assert ended.value.code == 0
     out = capsys.readouterr().out
-    assert all(command in out for command in ("demo", "show", "runs", "verify", "--version"))
+    assert all(command in out for command in ("demo", "init", "envelope", "calibrate", "show", "runs", "verify", "--version"))
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from trimtab.controls.envelope import Objective
 from trimtab.diagnosis.base import Symptom, View
 from trimtab.diagnosis.examine import EVALUATION_DETECTORS, STEP_DETECTORS, examine
+from trimtab.diagnosis.loss_spike import RecurringSpikes
 from trimtab.diagnosis.plateau import Plateau
 from trimtab.telemetry.signal import LOSS_AT_EVALUATION
 from trimtab.telemetry.telemetry import Telemetry
@@ -197,6 +198,40 @@ class TestLossSpike:
         assert examine(View(101, telemetry, MINIMIZE), STEP_DETECTORS) == ()
 
 
+class TestRecurringSpikes:
+    def find(self, loss: Series, steps: int = 300) -> Symptom | None:
+        telemetry = Telemetry()
+        for step in range(1, steps + 1):
+            telemetry.observe(step, {"loss": loss(step)})
+        return RecurringSpikes().detect(View(steps, telemetry, MINIMIZE))
+
+    @pytest.mark.parametrize("scale", SCALES)
+    @pytest.mark.parametrize(("spikes", "found"), [((), False), ((150, 200), False), ((150, 200, 250), True)])
+    def test_three_spikes_are_a_warning_and_two_are_not(self, spikes: tuple[int, ...], found: bool, scale: float) -> None:
+        for seed in range(10):
+            healthy = healthy_loss(random.Random(seed), scale)
+            symptom = self.find(lambda step: healthy(step) + (3.0 * scale if step in spikes else 0.0))  # noqa: B023 - called at once
+            assert (symptom is not None) == found
+            assert symptom is None or (symptom.severity, symptom.evidence[0].value) == ("warning", 3.0)
+
+    def test_losses_next_to_each_other_are_one_spike(self) -> None:
+        healthy = healthy_loss(random.Random(0))
+        assert self.find(lambda step: healthy(step) + (3.0 if 150 <= step < 154 else 0.0)) is None
+
+    def test_what_left_the_window_does_not_count(self) -> None:
+        healthy = healthy_loss(random.Random(0))
+        spiky: Series = lambda step: healthy(step) + (3.0 if step in (50, 100, 150) else 0.0)  # noqa: E731 - named for its annotation
+        assert self.find(spiky, 250) is not None
+        assert self.find(spiky, 380) is None
+
+    def test_a_falling_loss_a_step_of_it_and_a_heavy_tail_are_no_spikes(self) -> None:
+        for seed in range(10):
+            draw = random.Random(seed)
+            assert self.find(lambda step: 10.0 * math.exp(-step / 20) + draw.gauss(0, 1e-3)) is None  # noqa: B023 - called at once
+            assert self.find(lambda step: (3.0 if step < 200 else 1.0) + draw.gauss(0, 0.05)) is None  # noqa: B023 - called at once
+            assert self.find(lambda step: draw.lognormvariate(0, 0.7)) is None  # noqa: B023 - called at once
+
+
 class TestOverfitting:
     @pytest.mark.parametrize("objective", [MINIMIZE, MAXIMIZE])
     @pytest.mark.parametrize("scale", SCALES)
@@ -213,7 +248,7 @@ class TestOverfitting:
         assert "overfitting" in names(evaluate([-2.0 + 0.1 * abs(at - 8) for at in range(16)]))
 
     def test_an_objective_that_stands_still_under_a_falling_training_loss_is_overfitting(self) -> None:
-        assert first_step(evaluate([2.0] * 10), "overfitting") == 60
+        assert first_step(evaluate([2.0] * 10), "overfitting") == 80
 
     def test_it_is_none_while_the_training_loss_rises_too(self) -> None:
         values = [1.5 + 0.05 * abs(at - 10) for at in range(20)]

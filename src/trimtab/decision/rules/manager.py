@@ -7,7 +7,8 @@ Rules:
    that did not gives the turn to the next.
 4. Go back to a checkpoint once, but for the end; after that start from the present state. Never repeat what did not
    help: go farther.
-5. When several repairs in a row did not help, go back to the best state; if the symptom stays, stop.
+5. Hold while the objective itself cannot be relied on, and leave alone what only a notice shows.
+6. When several repairs in a row did not help, go back to the best state; if the symptom stays, stop.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
+from trimtab.controls.catalogue import base_name, part_name
 from trimtab.controls.recipe import Recipe
 from trimtab.decision.action import Action, Adjust, Change, Rollback, RollbackAndAdjust, Stop, changes_of, checkpoint_of
 from trimtab.decision.briefing import Briefing, Intervention
 from trimtab.decision.proposal import Expectation, Proposal, hold
-from trimtab.decision.rules.table import END_OF_RUN, LAST_CHANCE, RULES, Nudge, Rule
+from trimtab.decision.rules.rule import END_OF_RUN, LAST_CHANCE, Nudge, Rule
+from trimtab.decision.rules.table import RULES
 from trimtab.decision.surface import Options, RollbackOption
 from trimtab.diagnosis.base import Symptom
 
@@ -56,15 +59,22 @@ class RulesManager:
             return hold(f"intervention {briefing.interventions[-1].number} is still being measured")
         if not any(rule.answers == finding.name for finding in findings for rule in self.rules):
             return hold("no symptom that the rules answer")
+        if findings[0].symptom is not None and (blind := self._blind(briefing)) is not None:
+            return hold(f"{_opening(blind)}{blind.reason} ({blind.answers})")
         for finding in findings:
             if finding.symptom is not None and _failed_in_a_row(briefing.interventions) >= FAILED_REPAIRS:
                 return _give_up(briefing, finding.name)
             rules = self._in_turn(briefing, finding)
             for strength, rule in product(STRENGTHS, rules):
-                action = _act(briefing, rule, strength)
+                action = _act(briefing, finding, rule, strength)
                 if action is not None and not _was_tried(briefing, action):
                     return _proposal(briefing, finding, rule, action)
         return hold(f"no rule against {findings[0].name} is executable or left to try")
+
+    def _blind(self, briefing: Briefing) -> Rule | None:
+        """Return the rule that holds because of what is wrong with the objective's own signal, if any; a notice is enough."""
+        about = {symptom.name for symptom in briefing.symptoms if symptom.signal == briefing.objective.signal}
+        return next((rule for rule in self.rules if rule.holds and rule.answers in about), None)
 
     def _in_turn(self, briefing: Briefing, finding: _Finding) -> list[Rule]:
         """Return the finding's rules, beginning with the one used last if it helped, else behind it."""
@@ -79,7 +89,7 @@ class RulesManager:
 
 def _findings(briefing: Briefing) -> list[_Finding]:
     """Return the end of the run, if it is near, and the symptoms."""
-    found = [_Finding(symptom.name, symptom) for symptom in briefing.symptoms]
+    found = [_Finding(symptom.name, symptom) for symptom in briefing.symptoms if symptom.severity != "notice"]
     total = briefing.timing.total_steps
     if total is not None and briefing.timing.asked_step >= (1 - COOLDOWN) * total:
         found.insert(0, _Finding(END_OF_RUN, None))
@@ -111,17 +121,18 @@ def _give_up(briefing: Briefing, symptom: str) -> Proposal:
     return Proposal(Stop(), why) if briefing.surface.may_stop else hold(why)
 
 
-def _act(briefing: Briefing, rule: Rule, strength: int) -> Action | None:
+def _act(briefing: Briefing, finding: _Finding, rule: Rule, strength: int) -> Action | None:
     """Return the rule as an executable action; None if nothing of it is executable."""
+    part = part_name(finding.symptom.signal) if finding.symptom is not None else None
     most = briefing.surface.max_controls
     option = next((option for option in briefing.surface.rollbacks if option.is_best), None)
     goes_back = rule.rolls_back and (rule.answers == LAST_CHANCE or not _was_revisited(briefing, option))
     if goes_back and option is not None and briefing.best is not None:
-        changes = _changes(rule, strength, briefing.best.recipe, option.adjustable)
+        changes = _changes(rule, part, strength, briefing.best.recipe, option.adjustable)
         if changes:
             return RollbackAndAdjust(option.checkpoint, changes[:most])
         return Rollback(option.checkpoint) if rule.answers == LAST_CHANCE else None
-    changes = _changes(rule, strength, briefing.recipe, briefing.surface.adjustable)
+    changes = _changes(rule, part, strength, briefing.recipe, briefing.surface.adjustable)
     return Adjust(changes[:most]) if changes else None
 
 
@@ -136,14 +147,21 @@ def _is_worse_than_best(briefing: Briefing) -> bool:
     return summary is not None and best is not None and briefing.objective.better(best, summary.last)
 
 
-def _changes(rule: Rule, strength: int, base: Recipe, adjustable: tuple[Options, ...]) -> tuple[Change, ...]:
+def _changes(rule: Rule, part: str | None, strength: int, base: Recipe, adjustable: tuple[Options, ...]) -> tuple[Change, ...]:
     changes: list[Change] = []
     for nudge in rule.nudges:
-        options = next((option for option in adjustable if option.control == nudge.control), None)
-        value = None if options is None else _nearest(nudge, strength, base[nudge.control], options)
-        if value is not None:
-            changes.append(Change(nudge.control, value))
+        for options in _meant(nudge, part, base, adjustable):
+            value = _nearest(nudge, strength, base[options.control], options)
+            if value is not None:
+                changes.append(Change(options.control, value))
     return tuple(changes)
+
+
+def _meant(nudge: Nudge, part: str | None, base: Recipe, adjustable: tuple[Options, ...]) -> list[Options]:
+    """Return the controls a nudge is for: the one of its name, or all parts of it if the run has none of that name."""
+    name = nudge.control.replace("{part}", part or "{part}")
+    is_whole = "/" not in name and name not in base
+    return [options for options in adjustable if options.control == name or (is_whole and base_name(options.control) == name)]
 
 
 def _nearest(nudge: Nudge, strength: int, value: float, options: Options) -> float | None:

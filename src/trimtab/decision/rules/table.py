@@ -1,73 +1,139 @@
-"""The rules as data: what to try against a symptom, in which order, why, and on whose word."""
+"""The rules as data: what to try against a symptom, in which order, why, and on whose word.
+
+Rows of one symptom stand in order of preference. What only notices show (a single spike, say) calls for nothing, except to
+hold where it is the objective itself that cannot be relied on.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from trimtab.controls.catalogue import DROPOUT, LEARNING_RATE, WEIGHT_DECAY
-from trimtab.diagnosis.base import SymptomName
+from trimtab.controls.entries import (
+    BATCH_SIZE,
+    BETA2,
+    CLIP_RANGE,
+    DROPOUT,
+    ENTROPY_COEFFICIENT,
+    EXPLORATION_NOISE,
+    GRADIENT_CLIP_NORM,
+    LABEL_SMOOTHING,
+    LEARNING_RATE,
+    LOSS_WEIGHT,
+    MOMENTUM,
+    NUM_EPOCHS,
+    TARGET_KL,
+    VALUE_COEFFICIENT,
+    WEIGHT_DECAY,
+)
+from trimtab.decision.rules.rule import END_OF_RUN, LAST_CHANCE, Nudge, Rule
 
-How = Literal["multiply", "add"]
+# What a task that can be unsafe charges for it is no training parameter of the catalogue: a user who hands over
+# such a control of their own under this name has it used.
+UNSAFE_PENALTY: Final = "unsafe_penalty"
 
-END_OF_RUN: Final = "end_of_run"
-LAST_CHANCE: Final = "last_chance"
-
-
-@dataclass(frozen=True, slots=True)
-class Nudge:
-    """Move a control by about ``amount``: to the executable value nearest to that, on the same side.
-
-    Args:
-        control: Its name; a run without that control does without this nudge.
-        how: Whether ``amount`` is a factor or a difference.
-        amount: A factor > 0 and not 1, or a difference that is not 0.
-        at_least: A floor for the aim, for controls that start at or near zero.
-    """
-
-    control: str
-    how: How
-    amount: float
-    at_least: float = 0.0
-
-    @property
-    def is_upward(self) -> bool:
-        """Whether the nudge raises the control."""
-        return self.amount > (1 if self.how == "multiply" else 0)
-
-    def aim(self, value: float, strength: int = 1) -> float:
-        """Return the value aimed at from ``value``, the nudge applied ``strength`` times."""
-        aimed = value * self.amount**strength if self.how == "multiply" else value + strength * self.amount
-        return max(aimed, self.at_least) if self.is_upward else aimed
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One thing to try against one symptom.
-
-    Args:
-        name: Short and unique; it opens the proposal's reason, by which earlier trials are recognized.
-        answers: The symptom it answers, or ``end_of_run`` for the last part of a run of known
-            length, or ``last_chance`` for its last question if the run is in a worse state than its best.
-        rolls_back: Whether to start from the best checkpoint.
-        evaluations: Evaluations by which its effect shows, 1 to 3.
-        halts: Whether it succeeds by halting a decline: then no loss beyond the noise is enough.
-        nudges: The controls it moves, at most three; at least one.
-        reason: Why it should help.
-        source: Where that is known from.
-    """
-
-    name: str
-    answers: SymptomName | Literal["end_of_run", "last_chance"]
-    rolls_back: bool
-    evaluations: int
-    halts: bool
-    nudges: tuple[Nudge, ...]
-    reason: str
-    source: str
-
+_HALVE_RATE: Final = Nudge(LEARNING_RATE, "multiply", 0.5)
 
 RULES: Final = (
+    Rule(
+        "restart_lower",
+        "non_finite",
+        True,
+        2,
+        True,
+        (_HALVE_RATE, Nudge(GRADIENT_CLIP_NORM, "multiply", 0.5)),
+        "the numbers have left the finite range: start again before it with smaller steps",
+        "Chowdhery et al. (2022), PaLM, section 5.1: restart before the fault",
+    ),
+    Rule(
+        "calm",
+        "divergence",
+        True,
+        2,
+        True,
+        (_HALVE_RATE,),
+        "the rate is above what the loss surface allows here",
+        "Cohen et al. (2021), Gradient Descent Typically Occurs at the Edge of Stability",
+    ),
+    Rule(
+        "clip_spikes",
+        "loss_spike",
+        False,
+        2,
+        True,
+        (Nudge(GRADIENT_CLIP_NORM, "multiply", 0.5),),
+        "spikes that come again: let less of a single gradient through",
+        "Pascanu et al. (2013), On the difficulty of training recurrent neural networks: gradient norm clipping",
+    ),
+    Rule(
+        "forget_sooner",
+        "loss_spike",
+        False,
+        2,
+        True,
+        (Nudge(BETA2, "add", -0.02),),
+        "the second moment lags behind gradients that have grown: average over fewer of them",
+        "Molybog et al. (2023), A Theory on Adam Instability in Large-Scale Machine Learning",
+    ),
+    Rule(
+        "clip",
+        "gradient_explosion",
+        False,
+        2,
+        True,
+        (Nudge(GRADIENT_CLIP_NORM, "multiply", 0.5),),
+        "gradients have grown by orders: bound what one of them can do",
+        "Pascanu et al. (2013), On the difficulty of training recurrent neural networks",
+    ),
+    Rule(
+        "slow_down",
+        "gradient_explosion",
+        False,
+        2,
+        True,
+        (_HALVE_RATE,),
+        "gradients have grown by orders: smaller steps lead back to flatter ground",
+        "Cohen et al. (2021), Gradient Descent Typically Occurs at the Edge of Stability",
+    ),
+    Rule(
+        "revive",
+        "dead_units",
+        True,
+        3,
+        True,
+        (_HALVE_RATE,),
+        "dead units have no gradient to come back by: start from where they were alive, with smaller steps",
+        "Lu et al. (2020), Dying ReLU and Initialization; Maas et al. (2013), Rectifier Nonlinearities",
+    ),
+    Rule(
+        "steady",
+        "oscillation",
+        False,
+        2,
+        False,
+        (_HALVE_RATE,),
+        "the steps jump across the valley: halve them",
+        "Cohen et al. (2021), Gradient Descent Typically Occurs at the Edge of Stability",
+    ),
+    Rule(
+        "less_momentum",
+        "oscillation",
+        False,
+        2,
+        False,
+        (Nudge(MOMENTUM, "add", -0.05),),
+        "momentum carries the steps past the valley's floor",
+        "Goh (2017), Why Momentum Really Works",
+    ),
+    Rule(
+        "average_more",
+        "oscillation",
+        False,
+        2,
+        False,
+        (Nudge(BATCH_SIZE, "multiply", 2.0),),
+        "part of the swing is noise of the gradients: average over more items",
+        "McCandlish et al. (2018), An Empirical Model of Large-Batch Training",
+    ),
     Rule(
         "regularize",
         "overfitting",
@@ -84,9 +150,79 @@ RULES: Final = (
         True,
         3,
         True,
-        (Nudge(LEARNING_RATE, "multiply", 0.5),),
+        (_HALVE_RATE,),
         "take smaller steps from the best state: less noise in the weights, slower memorizing",
         "Smith et al. (2018), Don't Decay the Learning Rate, Increase the Batch Size: noise scale",
+    ),
+    Rule(
+        "smooth_labels",
+        "overfitting",
+        True,
+        3,
+        True,
+        (Nudge(LABEL_SMOOTHING, "add", 0.1),),
+        "the model becomes too sure of its training labels",
+        "Szegedy et al. (2016), Rethinking the Inception Architecture, section 7",
+    ),
+    Rule(
+        "release",
+        "over_regularization",
+        False,
+        3,
+        False,
+        (Nudge(DROPOUT, "add", -0.1), Nudge(WEIGHT_DECAY, "multiply", 0.3), Nudge(LABEL_SMOOTHING, "add", -0.1)),
+        "the model does worse on what it trains on than on what it is tested on: hold it back less",
+        "Goodfellow et al. (2016), Deep Learning, section 5.2: capacity and regularization",
+    ),
+    Rule(
+        "speed_up",
+        "underfitting",
+        False,
+        3,
+        False,
+        (Nudge(LEARNING_RATE, "multiply", 2.0),),
+        "training and objective both stay near where they began: take larger steps",
+        "Bengio (2012), Practical Recommendations for Gradient-Based Training: the rate first",
+    ),
+    Rule(
+        "unburden",
+        "underfitting",
+        False,
+        3,
+        False,
+        (Nudge(DROPOUT, "add", -0.1), Nudge(WEIGHT_DECAY, "multiply", 0.3)),
+        "training and objective both stay near where they began: hold the model back less",
+        "Goodfellow et al. (2016), Deep Learning, section 5.2: capacity and regularization",
+    ),
+    Rule(
+        "feed",
+        "gradient_vanishing",
+        False,
+        3,
+        False,
+        (Nudge("learning_rate/{part}", "multiply", 2.0),),
+        "this group gets almost no gradient: let it take larger steps",
+        "You et al. (2017), Large Batch Training of Convolutional Networks: a rate per layer",
+    ),
+    Rule(
+        "push",
+        "gradient_vanishing",
+        False,
+        3,
+        False,
+        (Nudge(LEARNING_RATE, "multiply", 1.5),),
+        "gradients have faded while there is still much to learn: take larger steps",
+        "Glorot and Bengio (2010), Understanding the difficulty of training deep feedforward networks",
+    ),
+    Rule(
+        "rebalance",
+        "loss_imbalance",
+        False,
+        2,
+        True,
+        (Nudge(f"{LOSS_WEIGHT}/{{part}}", "multiply", 0.5),),
+        "one term of the loss drowns the others: weigh it less",
+        "Chen et al. (2018), GradNorm; Kendall et al. (2018), Multi-Task Learning Using Uncertainty",
     ),
     Rule(
         "anneal",
@@ -94,13 +230,131 @@ RULES: Final = (
         False,
         3,
         False,
-        (Nudge(LEARNING_RATE, "multiply", 0.5),),
+        (_HALVE_RATE,),
         "the steps are as large as the progress they make: halve them",
         "ReduceLROnPlateau; He et al. (2016), Deep Residual Learning: divide the rate on a plateau",
     ),
     Rule(
+        "grow_batch",
+        "plateau",
+        False,
+        3,
+        False,
+        (Nudge(BATCH_SIZE, "multiply", 2.0),),
+        "the steps are as noisy as the progress they make: average over more items",
+        "Smith et al. (2018), Don't Decay the Learning Rate, Increase the Batch Size",
+    ),
+    Rule(
+        "explore",
+        "entropy_collapse",
+        True,
+        3,
+        True,
+        (Nudge(ENTROPY_COEFFICIENT, "multiply", 2.0, at_least=0.003), _HALVE_RATE),
+        "the policy has settled before it was good: go back and pay more for staying open",
+        "Mnih et al. (2016), Asynchronous Methods for Deep RL: entropy bonus; Ahmed et al. (2019)",
+    ),
+    Rule(
+        "settle",
+        "entropy_runaway",
+        True,
+        3,
+        True,
+        (Nudge(ENTROPY_COEFFICIENT, "multiply", 0.25),),
+        "the bonus for entropy outweighs the task: go back and pay much less for it",
+        "Andrychowicz et al. (2021), What Matters for On-Policy Deep Actor-Critic Methods",
+    ),
+    Rule(
+        "smaller_updates",
+        "kl_blowup",
+        False,
+        2,
+        True,
+        (_HALVE_RATE, Nudge(TARGET_KL, "multiply", 0.5)),
+        "each update moves the policy too far from the one that gathered the data",
+        "Schulman et al. (2017), Proximal Policy Optimization; Engstrom et al. (2020), Implementation Matters",
+    ),
+    Rule(
+        "fewer_passes",
+        "kl_blowup",
+        False,
+        2,
+        True,
+        (Nudge(NUM_EPOCHS, "add", -2.0), Nudge(CLIP_RANGE, "add", -0.05)),
+        "too many passes over one rollout move the policy too far",
+        "Andrychowicz et al. (2021), What Matters for On-Policy Deep Actor-Critic Methods",
+    ),
+    Rule(
+        "fit_value",
+        "value_fit_poor",
+        False,
+        3,
+        False,
+        (Nudge("learning_rate/critic", "multiply", 1.5), Nudge(VALUE_COEFFICIENT, "multiply", 2.0)),
+        "the critic explains little of the returns, so advantages are mostly noise: train it harder",
+        "Ilyas et al. (2020), A Closer Look at Deep Policy Gradients",
+    ),
+    Rule(
+        "more_passes",
+        "value_fit_poor",
+        False,
+        3,
+        False,
+        (Nudge(NUM_EPOCHS, "add", 2.0),),
+        "the critic explains little of the returns: let it see each rollout more often",
+        "Cobbe et al. (2021), Phasic Policy Gradient",
+    ),
+    Rule(
+        "embolden",
+        "cautious_exploration",
+        False,
+        3,
+        False,
+        (
+            Nudge(ENTROPY_COEFFICIENT, "multiply", 2.0, at_least=0.003),
+            Nudge(UNSAFE_PENALTY, "multiply", 0.5),
+            Nudge(EXPLORATION_NOISE, "multiply", 1.5),
+        ),
+        "the policy avoids the task along with the danger: make trying cheaper",
+        "Ray et al. (2019), Benchmarking Safe Exploration in Deep RL; Mnih et al. (2016): entropy bonus",
+    ),
+    Rule(
+        "restrain",
+        "unsafe_exploration",
+        True,
+        3,
+        True,
+        (
+            Nudge(UNSAFE_PENALTY, "multiply", 2.0),
+            Nudge(ENTROPY_COEFFICIENT, "multiply", 0.5),
+            Nudge(EXPLORATION_NOISE, "multiply", 0.75),
+        ),
+        "what it tries does harm more often: go back, charge more for harm and try less at random",
+        "Ray et al. (2019), Benchmarking Safe Exploration in Deep RL",
+    ),
+    Rule(
+        "wait_for_numbers",
+        "metric_stale",
+        False,
+        1,
+        True,
+        (),
+        "a signal no longer says anything new: what is done now could not be judged",
+        "judgement: an intervention that cannot be measured cannot be taken back for cause",
+    ),
+    Rule(
+        "wait_out_noise",
+        "noisy_metrics",
+        False,
+        1,
+        True,
+        (),
+        "the objective's noise is larger than its movement: evaluate on more data before deciding anything",
+        "Bouthillier et al. (2021), Accounting for Variance in Machine Learning Benchmarks",
+    ),
+    Rule(
         "cool_down",
-        "end_of_run",
+        END_OF_RUN,
         False,
         1,
         True,
@@ -110,22 +364,12 @@ RULES: Final = (
     ),
     Rule(
         "return_to_best",
-        "last_chance",
+        LAST_CHANCE,
         True,
         1,
         True,
         (Nudge(LEARNING_RATE, "multiply", 0.25),),
         "the run is about to end in a worse state than its best one: go back, and move little from there",
         "Prechelt (1998), Early Stopping - But When?",
-    ),
-    Rule(
-        "calm",
-        "divergence",
-        True,
-        2,
-        True,
-        (Nudge(LEARNING_RATE, "multiply", 0.5),),
-        "the rate is above what the loss surface allows here",
-        "Cohen et al. (2021), Gradient Descent Typically Occurs at the Edge of Stability",
     ),
 )
