@@ -12,7 +12,6 @@ import math
 import sys
 import time
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +20,7 @@ import torch
 import trimtab
 from trimtab.bench.scenarios.text_model import CharacterGPT, TextTask, loss_of, prepare, read_prose, validation_loss
 from trimtab.controls.envelope import Envelope
-from trimtab.controls.envelope_file import parse_envelope
+from trimtab.controls.preset import load_preset
 from trimtab.decision.action import describe
 from trimtab.decision.briefing import Intervention
 from trimtab.errors import TrimtabError
@@ -57,8 +56,7 @@ class Course:
 
 def preset_envelope() -> Envelope:
     """Return the envelope the demonstration runs in, read from its file."""
-    resource = files("trimtab.controls") / "presets" / "small_transformer.yaml"
-    return parse_envelope(resource.read_text(encoding="utf-8"), "small_transformer.yaml")
+    return load_preset("small_transformer").envelope()
 
 
 def run(spec: ArmSpec) -> dict[str, Any]:
