@@ -17,12 +17,14 @@ class EntropyRunaway:
 
     An entropy bonus has no end where actions are real: it can widen them until nothing else counts. Where actions are
     choices the entropy cannot pass the level of pure chance, near which most runs begin; so a rise from the lowest
-    level counts as well, if half of what the objective had gained is lost under it.
+    level counts as well, if it is as large or takes back most of the fall, and half of what the objective had gained
+    is lost under it.
 
     Args:
         fraction: Least rise since the start, or from the lowest level, as a fraction of the entropy at the start.
         least_rise: Least rise since the start, in nats.
-        deviations: Least rise of either kind in deviations of the entropy's noise.
+        taken_back: Least part of the fall that such a rise takes back.
+        deviations: Least rise of any kind in deviations of the entropy's noise.
         recent: Newest entropies that must not be falling, >= 4.
         evaluations: Newest evaluations over which the objective must not improve, >= 4.
         least_values: Entropies before anything is found.
@@ -35,6 +37,7 @@ class EntropyRunaway:
 
     fraction: float = 0.25
     least_rise: float = 0.3
+    taken_back: float = 0.8
     deviations: float = 5.0
     recent: int = 10
     evaluations: int = 4
@@ -51,9 +54,12 @@ class EntropyRunaway:
         values = [value for _, value in window.points]
         levels = [fmean(values[at : at + 5]) for at in range(len(values) - 4)]
         begin, now, lowest = fmean(start), levels[-1], min(levels)
-        least = max(self.fraction * abs(begin), self.deviations * noise_of(values))
+        seen = self.deviations * noise_of(values)
+        least = max(self.fraction * abs(begin), seen)
         is_above_start = now - begin > max(least, self.least_rise)
-        has_come_back = now - lowest > least and state.has_lost
+        fall = begin - lowest
+        from_lowest = max(seen, self.taken_back * fall) if 2 * fall > least else least
+        has_come_back = now - lowest > min(least, from_lowest) and state.has_lost
         course = climb(values[-self.recent :], values)
         if not (is_above_start or has_come_back) or course.is_down or state.trend.is_up:
             return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from trimtab.diagnosis.base import Evidence, Symptom, View
-from trimtab.diagnosis.progress import newest_values
+from trimtab.diagnosis.progress import is_reinforcement, newest_values
 from trimtab.telemetry.signal import LOSS
 
 _NEIGHBOURS = 8
@@ -42,7 +42,7 @@ class RecurringSpikes:
 
     A loss is measured against the median of its neighbours, so that a falling loss has no spikes; losses next to
     each other are one spike. Losses with a heavy tail of their own, as from very small batches, have large
-    deviations to begin with. Silent where the loss takes both signs, as a policy's does: it has no scale.
+    deviations to begin with. Silent in reinforcement learning and where the loss takes both signs: it has no scale there.
 
     Args:
         deviations: Median absolute deviations from the neighbours' median that make a spike.
@@ -63,7 +63,7 @@ class RecurringSpikes:
     def detect(self, view: View) -> Symptom | None:
         """Return a warning if spikes keep coming."""
         window = view.telemetry.window(LOSS)
-        if window is None or len(window.points) < self.least_losses:
+        if window is None or len(window.points) < self.least_losses or is_reinforcement(view):
             return None
         values = newest_values(window, len(window.points))
         if min(values) < 0 < max(values):

@@ -9,8 +9,7 @@ from statistics import fmean
 
 from trimtab.controls.envelope import Objective
 from trimtab.diagnosis.base import Evidence, Symptom, View
-from trimtab.diagnosis.progress import is_held_out_loss
-from trimtab.telemetry.roles import ENTROPY, EXPLAINED_VARIANCE, KL
+from trimtab.diagnosis.progress import is_held_out_loss, is_reinforcement
 from trimtab.telemetry.signal import LOSS_AT_EVALUATION
 from trimtab.telemetry.snapshot import noise_of
 
@@ -46,7 +45,7 @@ class Overfitting:
     def detect(self, view: View) -> Symptom | None:
         """Return a warning if the run overfits."""
         window = view.objective_window()
-        if window is None or any(view.window(role) is not None for role in (ENTROPY, KL, EXPLAINED_VARIANCE)):
+        if window is None or is_reinforcement(view):
             return None
         values = [value for _, value in window.points][-RECENT:]
         finding = self._worse(view.objective, values) or self._still(view, values)

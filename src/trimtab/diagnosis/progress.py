@@ -8,6 +8,7 @@ from typing import Final
 
 from trimtab.controls.envelope import Objective
 from trimtab.diagnosis.base import View
+from trimtab.telemetry.roles import ENTROPY, EXPLAINED_VARIANCE, KL
 from trimtab.telemetry.signal import LOSS
 from trimtab.telemetry.snapshot import trend
 from trimtab.telemetry.window import Window
@@ -67,6 +68,11 @@ def newest_points(window: Window, most: int) -> list[tuple[int, float]]:
 def newest_values(window: Window, most: int) -> list[float]:
     """Return the newest values, at most ``most``, oldest first."""
     return [value for _, value in islice(reversed(window.points), most)][::-1]
+
+
+def is_reinforcement(view: View) -> bool:
+    """Return whether the run reports what only reinforcement learning has: its loss is then no measure of progress."""
+    return any(view.window(role) is not None for role in (ENTROPY, KL, EXPLAINED_VARIANCE))
 
 
 def is_held_out_loss(objective: Objective) -> bool:
