@@ -107,7 +107,7 @@ def _way(journey: Journey, direction: str) -> str:
 
 
 def _value(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _budget(envelope: Envelope) -> Iterator[tuple[str, str]]:

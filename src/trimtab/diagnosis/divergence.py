@@ -32,7 +32,7 @@ class Divergence:
 
     def detect(self, view: View) -> Symptom | None:
         """Return a critical symptom if the loss has diverged."""
-        window = view.telemetry.window(LOSS)
+        window = view.window(LOSS)
         if window is None or window.settled < 20:
             return None
         level = window.lowest_fast
@@ -49,7 +49,7 @@ class Divergence:
             "divergence",
             "critical",
             view.step,
-            LOSS,
+            view.name(LOSS),
             (
                 Evidence("loss", newest[0]),
                 Evidence("lowest_average_loss", level),

@@ -24,14 +24,14 @@ class LossSpike:
 
     def detect(self, view: View) -> Symptom | None:
         """Return a notice if the newest loss is a spike."""
-        window = view.telemetry.window(LOSS)
+        window = view.window(LOSS)
         if window is None or window.jump < self.deviations or window.points[-1][0] != view.step:
             return None
         return Symptom(
             "loss_spike",
             "notice",
             view.step,
-            LOSS,
+            view.name(LOSS),
             (Evidence("loss", window.points[-1][1]), Evidence("deviations_above_average", window.jump)),
         )
 
@@ -62,7 +62,7 @@ class RecurringSpikes:
 
     def detect(self, view: View) -> Symptom | None:
         """Return a warning if spikes keep coming."""
-        window = view.telemetry.window(LOSS)
+        window = view.window(LOSS)
         if window is None or len(window.points) < self.least_losses or is_reinforcement(view):
             return None
         values = newest_values(window, len(window.points))
@@ -81,7 +81,7 @@ class RecurringSpikes:
             "loss_spike",
             "warning",
             view.step,
-            LOSS,
+            view.name(LOSS),
             (
                 Evidence("spikes", float(len(spikes))),
                 Evidence("among_losses", float(len(values))),

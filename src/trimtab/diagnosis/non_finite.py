@@ -34,7 +34,7 @@ class NonFinite:
 
     def detect(self, view: View) -> Symptom | None:
         """Return a critical symptom if one of the three signals is non-finite at this step."""
-        for name in (LOSS, GRAD_NORM, view.objective.signal):
+        for name in (view.name(LOSS), view.name(GRAD_NORM), view.objective.signal):
             window = view.telemetry.window(name)
             if window is not None and window.last_non_finite_step == view.step:
                 evidence = (Evidence("non_finite_values_so_far", float(window.num_non_finite)),)
@@ -42,7 +42,7 @@ class NonFinite:
         return self._hidden(view)
 
     def _hidden(self, view: View) -> Symptom | None:
-        window, gradient = view.telemetry.window(LOSS), view.telemetry.window(GRAD_NORM)
+        window, gradient = view.window(LOSS), view.window(GRAD_NORM)
         if window is None or len(window.points) < self.zeros + self.before or window.points[-1] != (view.step, 0.0):
             return None
         values = newest_values(window, self.zeros + self.before)
@@ -56,4 +56,4 @@ class NonFinite:
             Evidence("zeros_in_a_row", float(self.zeros)),
             Evidence("loss_before", fmean(before)),
         )
-        return Symptom("non_finite", "critical", view.step, LOSS, evidence)
+        return Symptom("non_finite", "critical", view.step, view.name(LOSS), evidence)

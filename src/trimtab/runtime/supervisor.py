@@ -333,7 +333,7 @@ class Supervisor:
         return values
 
     def _loss_now(self) -> dict[str, float]:
-        window = self._telemetry.window(LOSS)
+        window = self._roles.window(self._telemetry, LOSS)
         return {} if window is None or not window.count else {LOSS_AT_EVALUATION: window.slow}
 
     def _hear(self, wait_seconds: float) -> None:

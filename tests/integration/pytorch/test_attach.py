@@ -229,8 +229,10 @@ def test_what_is_limited_in_this_run_is_in_its_first_record(tmp_path: Path) -> N
     supervise(workload, tmp_path / "run", total_steps=100).close()
     (started,) = records(tmp_path / "run", RunStarted)
     assert started.notes == (
-        "DataLoader cannot go back: after a rollback training goes on with its next batch; ResumableLoader and "
-        "ResumableDataLoader of trimtab can",
+        (
+            "DataLoader cannot go back: after a rollback training goes on with its next batch; ResumableLoader and "
+            "ResumableDataLoader of trimtab can"
+        ),
     )
     assert (started.can_skip, started.total_steps, started.evaluate_every_steps) == (False, 100, 10)
     assert {name for name, _ in started.versions} == {"python", "torch", "trimtab"}

@@ -126,7 +126,7 @@ def test_check_explains_the_file(capsys: pytest.CaptureFixture[str]) -> None:
         "my.yaml · maximize val/accuracy",
         "learning_rate 0.0001 to 0.01",
         "multiply by 0.5, 2",
-        "a factor of 2 at once, 1e+03 from the start",
+        "a factor of 2 at once, 1000 from the start",
         "one move from 0.001 reaches 0.0005, 0.002; up to 0.008 in 3 moves, down to 0.000125 in 3 moves",
         "at boundaries only, stands for 50 steps, shows after 10",
         "whole numbers only; takes the learning rate along (sqrt)",
