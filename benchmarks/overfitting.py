@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def run_arm(seed: int, steps: int, manager: str | None, folder: Path) -> dict[str, Any]:
     arm = "unmanaged" if manager is None else "managed"
-    name = f"{seed}-{(manager or arm).replace(':', '-')}"
+    name = f"{seed}-{(manager or arm).replace(':', '-').replace('/', '-')}"
     spec = {"arm": arm, "seed": seed, "steps": steps, "manager": manager or "", "text": None, "run_dir": str(folder / name)}
     done = subprocess.run(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", "trimtab.bench.arm", json.dumps(spec)], capture_output=True, text=True, check=False

@@ -27,6 +27,7 @@ from trimtab.controls.catalogue import (
 )
 from trimtab.controls.control import Control
 from trimtab.controls.envelope import Envelope, Objective
+from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.controls.moves import Add, Multiply, SetTo
 from trimtab.errors import MissingExtraError, TrimtabError
 
@@ -56,6 +57,7 @@ __all__ = [
     "GradientAccumulation",
     "GradientClip",
     "LossWeights",
+    "ManagerSettings",
     "MixtureLoader",
     "Multiply",
     "Objective",

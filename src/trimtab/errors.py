@@ -8,6 +8,9 @@
     │   ├── RunDirectoryError              the run directory is taken, missing or not a run
     │   └── ReplyError                     a manager's reply is not a proposal; ends in no_action
     ├── MissingExtraError (also ImportError)  install the named extra
+    ├── ProviderError                      a call to a language model brought no reply; ends in no_action or the fallback
+    ├── CapReached                         a call could pass a cap on calls, tokens or money; it is not made
+    ├── SpendingError                      the account of calls, tokens and money cannot be kept; no call is made
     ├── LedgerError                        the record cannot be trusted or written
     │   ├── LedgerDamaged                  a line was changed, lost, swapped or repeated
     │   └── LedgerVersionUnknown           written by a version this one cannot read
@@ -22,10 +25,37 @@ the fault is recorded, and training goes on.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+Fault = Literal[
+    "timeout",
+    "unreachable",
+    "unauthorized",
+    "not_found",
+    "rate_limited",
+    "overloaded",
+    "refused",
+    "cut_off",
+    "malformed",
+    "failed",
+]
+
+_FAULTS: Final[dict[Fault, str]] = {
+    "timeout": "the model did not answer in time",
+    "unreachable": "the model's server cannot be reached",
+    "unauthorized": "the model's server does not accept the key",
+    "not_found": "the model's server does not know the model",
+    "rate_limited": "the model's server wants fewer calls",
+    "overloaded": "the model's server has failed or is overloaded",
+    "refused": "the model refused to answer",
+    "cut_off": "the model's reply was cut off",
+    "malformed": "what the model's server sent cannot be read",
+    "failed": "the call to the model failed",
+}
 
 
 class TrimtabError(Exception):
@@ -86,6 +116,31 @@ class ReplyError(UsageError):
 
 class MissingExtraError(TrimtabError, ImportError):
     """An optional dependency is missing; install the extra that the message names."""
+
+
+class ProviderError(TrimtabError):
+    """A call to a language model brought no usable reply; it counts as no_action or goes to the fallback.
+
+    Args:
+        fault: What kind of fault.
+        detail: What happened, in the provider's words where there are some.
+        input_tokens: Tokens that the failed call is known to have read; None if that is not known.
+        output_tokens: Tokens that it is known to have written.
+    """
+
+    def __init__(self, fault: Fault, detail: str, *, input_tokens: int | None = None, output_tokens: int | None = None) -> None:
+        super().__init__(_FAULTS[fault], received=detail[:400] or None)
+        self.fault: Fault = fault
+        self.input_tokens = input_tokens
+        self.output_tokens = output_tokens
+
+
+class CapReached(TrimtabError):
+    """A call could pass a cap on calls, tokens or money, so it is not made; raise the cap to go on."""
+
+
+class SpendingError(TrimtabError):
+    """The account of calls, tokens and money cannot be read or written, so no call is made; see to its file."""
 
 
 class LedgerError(TrimtabError):

@@ -26,6 +26,7 @@ PUBLIC: Final = [
     "GradientAccumulation",
     "GradientClip",
     "LossWeights",
+    "ManagerSettings",
     "MixtureLoader",
     "Multiply",
     "Objective",
@@ -60,8 +61,9 @@ PUBLIC: Final = [
 
 # Too heavy, or too far from the training loop, for `import trimtab`.
 NOT_IMPORTED: Final = {
-    "accelerate", "anthropic", "gymnasium", "httpx", "lightning", "llama_cpp", "numpy", "openai", "pandas", "pytorch_lightning",
-    "ray", "requests", "safetensors", "stable_baselines3", "starlette", "torch", "transformers", "typer",
+    "accelerate", "anthropic", "genai_prices", "google", "gymnasium", "httpx", "lightning", "llama_cpp",
+    "llguidance", "numpy", "openai", "pandas", "pydantic_ai", "pytorch_lightning", "ray", "requests", "safetensors",
+    "stable_baselines3", "starlette", "torch", "transformers", "typer",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ ROOT: Final = Path(__file__).parents[2]
 # Modules whose name looks like a grab bag and is not: with the reason.
 NAMED_MANAGER: Final = {
     "decision/manager.py": "the Manager protocol: a manager is a word of the domain",
+    "decision/llm/manager.py": "the manager that asks a language model",
     "decision/rules/manager.py": "the manager that decides by rules",
 }
 

@@ -27,7 +27,7 @@ class Binding(Protocol):
         ...
 
     def took_effect(self) -> ReadBack | None:
-        """Return what the last optimizer step really used; None if no step ran since ``write``."""
+        """Return what the last optimizer step really used; None if none since ``write`` can show it."""
         ...
 
     def close(self) -> None:
@@ -44,12 +44,14 @@ class ReadBack:
         expected: The value that should have been in effect, in the unit of ``observed``.
         observed: The value that was in effect; for the learning rate, the largest effective rate.
         holds: Whether the two agree.
+        detail: Why they do not, where that is known; empty otherwise.
     """
 
     control: str
     expected: float
     observed: float
     holds: bool
+    detail: str = ""
 
 
 class StateStore(Protocol):

@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,10 +20,12 @@ import torch
 import trimtab
 from trimtab.bench.scenarios.text_model import CharacterGPT, TextTask, loss_of, prepare, read_prose, validation_loss
 from trimtab.controls.envelope import Envelope
+from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.controls.preset import load_preset
 from trimtab.decision.action import describe
 from trimtab.decision.briefing import Intervention
 from trimtab.errors import TrimtabError
+from trimtab.runtime.manager_spec import ManagerSpec
 from trimtab.runtime.supervisor import Supervisor
 
 EVALUATE_EVERY_STEPS: Final = 100
@@ -54,9 +56,18 @@ class Course:
         return min(finite or self.curve[-1:], key=lambda point: point[1])
 
 
-def preset_envelope() -> Envelope:
-    """Return the envelope the demonstration runs in, read from its file."""
-    return load_preset("small_transformer").envelope()
+def demo_envelope(manager: str) -> Envelope:
+    """Return the envelope the demonstration runs in: the preset, and for a language model the time to answer.
+
+    A step takes some 15 ms, so the run would be over before a model has answered a few times: it waits at every second
+    evaluation. Nobody answers for a model that fails, so that what is shown is its own doing.
+    """
+    envelope = load_preset("small_transformer").envelope()
+    if not ManagerSpec.parse(manager).is_language_model:
+        return envelope
+    patient = replace(envelope.deliberation, mode="boundary", every_evaluations=2, deadline_seconds=120.0)
+    settings = ManagerSettings(briefing_tokens=2000, reply_tokens=300, fallback="no_action")
+    return replace(envelope, deliberation=patient, manager=settings)
 
 
 def run(spec: ArmSpec) -> dict[str, Any]:
@@ -74,7 +85,7 @@ def run(spec: ArmSpec) -> dict[str, Any]:
             model,
             optimizer,
             loader=loader,
-            envelope=preset_envelope(),
+            envelope=demo_envelope(spec.manager),
             manager=spec.manager,
             run_dir=spec.run_dir,
             total_steps=spec.steps,

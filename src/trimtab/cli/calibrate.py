@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from trimtab.cli.terminal import chart, clean, counted, make_console
+from trimtab.cli.user_code import users_code
 from trimtab.controls.entries import LEARNING_RATE
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.envelope_edit import with_bounds
@@ -65,12 +67,20 @@ def _setup(name: str) -> CalibrationSetup:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, ValueError, AttributeError) as error:
+        is_there = importlib.util.find_spec(module_name) is not None
+    except (ImportError, ValueError):
+        is_there = False
+    function: Any = None
+    if is_there:
+        with users_code(module_name):
+            function = getattr(importlib.import_module(module_name), function_name, None)
+    if function is None:
+        missing = f"no {function_name!r} in {module_name}" if is_there else f"no module {module_name!r}"
         raise UsageError(
-            "there is no such function", received=f"{name}: {error}", allowed="MODULE:FUNCTION, from the present folder"
-        ) from error
-    made = function() if callable(function) else function
+            "there is no such function", received=f"{name}: {missing}", allowed="MODULE:FUNCTION, from the present folder"
+        )
+    with users_code(name):
+        made = function() if callable(function) else function
     if not isinstance(made, CalibrationSetup):
         raise UsageError("the function returns no setup", received=type(made).__name__, allowed="a trimtab.CalibrationSetup")
     return made
@@ -81,19 +91,20 @@ def _measure(setup: CalibrationSetup, low: float | None, high: float | None, ste
 
     with Progress(console=make_console(sys.stderr), transient=True) as progress:
         task = progress.add_task("sweeping the learning rate", total=max(1, steps * sweeps))
-        return measure(
-            setup.model,
-            setup.optimizer,
-            setup.train_step,
-            loader=setup.loader,
-            scheduler=setup.scheduler,
-            extra_state=setup.extra_state,
-            low=low,
-            high=high,
-            num_steps=steps,
-            num_sweeps=sweeps,
-            on_step=lambda: progress.advance(task),
-        )
+        with users_code("train_step"):
+            return measure(
+                setup.model,
+                setup.optimizer,
+                setup.train_step,
+                loader=setup.loader,
+                scheduler=setup.scheduler,
+                extra_state=setup.extra_state,
+                low=low,
+                high=high,
+                num_steps=steps,
+                num_sweeps=sweeps,
+                on_step=lambda: progress.advance(task),
+            )
 
 
 def _print(console: Console, found: Calibration, allowed: Envelope) -> None:
@@ -113,8 +124,11 @@ def _print(console: Console, found: Calibration, allowed: Envelope) -> None:
             shown = f"falls from {reading.falls_from:.2g}, fastest at {reading.steepest:.2g}, {breaks}"
         console.print(Text(f"sweep {index}: {counted(len(sweep.rates), 'step')}, {shown}"))
     console.print(Text.assemble(("found: ", "bold"), found.describe()))
-    if found.suggested is not None:
-        console.print(Text(f"a rate to start with: {found.suggested:g}"))
+    start = found.start_within(allowed)
+    if start is not None and found.suggested is not None:
+        side = "highest" if start < found.suggested else "lowest"
+        limit = "" if start == found.suggested else f", the {side} that the envelope allows; {found.suggested:g} was found"
+        console.print(Text(f"a rate to start with: {start:g}{limit}"))
     for note in found.notes(allowed):
         console.print(Text(note))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.cli.terminal import clean, counted, make_console, number, print_json
+from trimtab.cli.terminal import clean, counted, make_console, print_json
 from trimtab.controls.control import Control
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.envelope_file import load_envelope
@@ -72,12 +73,14 @@ def _print_control(console: Console, control: Control) -> None:
 def _facts(control: Control) -> Iterator[tuple[str, str]]:
     by = "a factor of " if control.scale == "ratio" else "a difference of "
     yield "moves", _moves(control)
-    yield "at most", f"{by}{_value(control.largest_change)} at once, {_value(control.cumulative_drift)} from the start"
+    at_once, in_all = _values([control.largest_change, control.cumulative_drift])
+    yield "at most", f"{by}{at_once} at once, {in_all} from the start"
     rhythm = "at boundaries only" if control.when == "boundary" else "after any step"
     yield "when", f"{rhythm}, stands for {counted(control.dwell_steps, 'step')}, shows after {control.effect_lag_steps}"
     reach = reach_of(control)
-    reached = ", ".join(map(_value, reach.one_move)) or "nothing"
-    yield "reach", f"one move from {_value(reach.start)} reaches {reached}; {_way(reach.up, 'up')}, {_way(reach.down, 'down')}"
+    start, up, down, *reached = _values([reach.start, reach.up.value, reach.down.value, *reach.one_move])
+    ways = f"{_way(reach.up, 'up', up)}, {_way(reach.down, 'down', down)}"
+    yield "reach", f"one move from {start} reaches {', '.join(reached) or 'nothing'}; {ways}"
     notes = [
         "whole numbers only" if control.is_whole else "",
         f"at most {counted(control.max_values, 'distinct value')} in a run" if control.max_values is not None else "",
@@ -90,24 +93,36 @@ def _facts(control: Control) -> Iterator[tuple[str, str]]:
 
 
 def _range(control: Control) -> str:
-    return f"{number(control.bounds.low)} to {number(control.bounds.high)}"
+    return " to ".join(_values([control.bounds.low, control.bounds.high], 5))
 
 
 def _moves(control: Control) -> str:
     moves = control.moves
     if isinstance(moves, Multiply):
-        return f"multiply by {', '.join(map(_value, moves.factors))}"
+        return f"multiply by {', '.join(_values(moves.factors))}"
     if isinstance(moves, SetTo):
-        return f"set to {', '.join(map(_value, moves.values))}"
-    return f"add {', '.join(map(_value, moves.amounts))}"
+        return f"set to {', '.join(_values(moves.values))}"
+    return f"add {', '.join(_values(moves.amounts))}"
 
 
-def _way(journey: Journey, direction: str) -> str:
-    return f"{direction} to {_value(journey.value)} in {counted(journey.num_moves, 'move')}"
+def _way(journey: Journey, direction: str, end: str) -> str:
+    return f"{direction} to {end} in {counted(journey.num_moves, 'move')}"
 
 
-def _value(value: float) -> str:
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+def _values(values: Sequence[float], least: int = 3) -> list[str]:
+    """Return numbers short, but 0.99999 not as 1, and different ones differently."""
+    for digits in range(least, 17):
+        shown = [_short(value, digits) for value in values]
+        if len(set(shown)) == len(set(values)):
+            return shown
+    return [repr(value) for value in values]
+
+
+def _short(value: float, digits: int) -> str:
+    """Return a number in full if six digits do, else in so many."""
+    full = f"{value:.6g}"
+    shown = full if math.isclose(float(full), value, rel_tol=1e-12) else f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e+0" in shown and abs(value) < 1e6 else shown
 
 
 def _budget(envelope: Envelope) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from trimtab.cli.run_reading import read_account, runs_under
 from trimtab.cli.terminal import STATUS_STYLES, clean, make_console, number, print_json
-from trimtab.errors import TrimtabError
+from trimtab.errors import RunDirectoryError, TrimtabError
 from trimtab.report.account import RunSummary, json_ready
 from trimtab.runtime.run_dir import LEDGER, RUNS, RunDirectory
 
@@ -50,6 +50,10 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the runs in a folder."""
+    if not directory.is_dir() and directory != RUNS:
+        raise RunDirectoryError(
+            "there is no such folder", received=str(directory), next_step="name the folder that runs lie in"
+        )
     listed = [_read(directory, path) for path in runs_under(directory)]
     if as_json:
         print_json({"runs": [one.as_json() for one in listed]})

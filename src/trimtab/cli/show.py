@@ -13,16 +13,21 @@ from rich.text import Text
 
 from trimtab.cli.run_reading import Account, find_run, read_account
 from trimtab.cli.terminal import STATUS_STYLES, chart, clean, counted, make_console, number, print_json
-from trimtab.report.account import Decision, Ending, Point, RunSummary, Timeline
+from trimtab.decision.consultation import Consultation
+from trimtab.decision.proposal import Expectation
+from trimtab.report.account import Decision, Ending, Point, Proposed, RunSummary, Timeline
 from trimtab.report.scale import Curve, Mark, MarkKind
+from trimtab.verification.verdict import Rejection
 
 _ENDINGS: Final[dict[Ending, tuple[str, str]]] = {
     "applied": ("applied", "green"),
+    "shadow": ("would have been applied", "cyan"),
     "no_action": ("no action", "bright_black"),
     "rejected": ("rejected", "yellow"),
     "manager_failed": ("no answer", "yellow"),
     "dropped": ("dropped", "yellow"),
     "failed": ("failed", "red"),
+    "unanswered": ("left open when the run ended", "bright_black"),
     "open": ("open", "cyan"),
 }
 _SEVERITIES: Final = {"critical": "red", "warning": "yellow", "notice": "bright_black"}
@@ -71,9 +76,12 @@ def _print_summary(console: Console, summary: RunSummary) -> None:
     rows.add_row("steps", f"{steps} · {counted(summary.num_evaluations, 'evaluation')} · "
                           f"{counted(summary.num_questions, 'question')}")  # fmt: skip
     rows.add_row("objective", Text(f"{clean(summary.objective, 100)} · {_objectives(summary)}"))
-    rows.add_row("changes", f"{counted(summary.interventions, 'intervention')}{reflex} · "
+    shadow = f" · {summary.shadow_interventions} that would have been applied" if summary.is_shadow else ""
+    rows.add_row("changes", f"{counted(summary.interventions, 'intervention')}{reflex}{shadow} · "
                             f"{counted(summary.rejections, 'rejection')}")  # fmt: skip
     rows.add_row("recipe", _recipe(summary))
+    if summary.is_shadow:
+        rows.add_row("shadow", Text("the manager's proposals are judged and recorded; none is applied", "cyan"))
     for note in summary.notes:
         rows.add_row("note", Text(clean(note), "yellow"))
     console.print(rows)
@@ -129,8 +137,10 @@ def _groups(decisions: Sequence[Decision], *, every: bool) -> Iterator[list[Deci
 def _held(group: Sequence[Decision]) -> Text:
     steps = f"steps {group[0].step} to {group[-1].step}"
     said = clean(group[-1].detail, 300)
+    by_rules = sum(decision.proposal is not None and decision.proposal.by == "rules" for decision in group)
     return Text.assemble(
         (f"#{group[0].number}-{group[-1].number}  {steps} · {len(group)} questions · no action", "bright_black"),
+        (f" · the manager failed at {by_rules} of them, and rules answered" if by_rules else "", "yellow"),
         (f" · last: {said}" if said else "", "bright_black"),
     )
 
@@ -139,6 +149,8 @@ def _print_decision(console: Console, decision: Decision) -> None:
     words, style = _ENDINGS[decision.ending]
     if decision.ending == "applied":
         words = f"applied at step {decision.applied_step} as intervention {decision.intervention}"
+    elif decision.ending == "shadow":
+        words = f"would have been applied at step {decision.verdicts[-1].step} (shadow)"
     title = f" step {decision.step} · {decision.source} · "
     console.print(Text.assemble((f"#{decision.number} ", "bold"), title, (words, style)))
     rows = _rows()
@@ -153,20 +165,15 @@ def _told(decision: Decision) -> Iterator[tuple[str, Text]]:
         evidence = ", ".join(f"{clean(item.name, 60)} {number(item.value)}" for item in symptom.evidence)
         name = (f"{symptom.name} in {clean(symptom.signal, 80)}", _SEVERITIES[symptom.severity])
         yield "found", Text.assemble(name, f": {evidence}" if evidence else "")
-    proposal = decision.proposal
-    if proposal is not None:
-        yield "proposed", Text(clean(proposal.action, 300), "bold" if proposal.kind != "no_action" else "")
-        if proposal.reason:
-            yield "reason", Text(clean(proposal.reason))
-        if proposal.expectation is not None:
-            within = counted(proposal.expectation.within_evaluations, "evaluation")
-            gain = proposal.expectation.gain
-            wanted = f"a gain of at least {number(gain)}" if gain >= 0 else f"no loss of more than {number(-gain)}"
-            yield "expected", Text(f"{wanted} within {within}")
+    if decision.proposal is not None:
+        yield from _told_proposal(decision.proposal)
+        if decision.proposal.objection and not decision.verdicts:  # the verdict will name it
+            yield "objected", Text(clean(decision.proposal.objection), "yellow")
+    if decision.consultation is not None:
+        yield "asked", Text(_consulted(decision.consultation, decision.proposal), "bright_black")
     for judged in decision.verdicts:
         if not judged.accepted:
-            against = "; ".join(f"{clean(reason.constraint, 60)}: {clean(reason.detail, 300)}" for reason in judged.reasons)
-            yield "rejected", Text(f"{clean(judged.action, 200)}: {against}", "yellow")
+            yield "rejected", Text(f"{clean(judged.action, 200)}: {reasons_against(judged.reasons)}", "yellow")
     if decision.changes:
         changed = (f"{clean(c.control, 80)} {number(c.before)} → {number(c.after)}" for c in decision.changes)
         # After a failure it is what was found in force, which may be somebody else's doing.
@@ -182,6 +189,44 @@ def _told(decision: Decision) -> Iterator[tuple[str, Text]]:
         yield "outcome", _outcome(decision)
     if decision.detail and decision.ending not in ("rejected", "no_action"):
         yield "because", Text(clean(decision.detail), "yellow")
+
+
+def _told_proposal(proposal: Proposed) -> Iterator[tuple[str, Text]]:
+    if proposal.by != "manager":
+        why = f": {clean(proposal.failure, 500)}" if proposal.failure else ""
+        yield "answered", Text(f"the manager failed{why}; {proposal.by} answered", "yellow")
+    yield "proposed", Text(clean(proposal.action, 300), "bold" if proposal.kind != "no_action" else "")
+    if proposal.reason:
+        yield "reason", Text(clean(proposal.reason))
+    if proposal.expectation is not None:
+        yield "expected", Text(expected(proposal.expectation))
+    if proposal.approved_by:
+        yield "approved", Text(f"by {clean(proposal.approved_by, 200)}", "green")
+
+
+def reasons_against(reasons: Sequence[Rejection]) -> str:
+    """Return why an action was rejected, constraint by constraint."""
+    return "; ".join(f"{clean(reason.constraint, 60)}: {clean(reason.detail, 300)}" for reason in reasons)
+
+
+def expected(expectation: Expectation) -> str:
+    """Say what is expected of an action."""
+    within = counted(expectation.within_evaluations, "evaluation")
+    gain = expectation.gain
+    wanted = f"a gain of at least {number(gain)}" if gain >= 0 else f"no loss of more than {number(-gain)}"
+    return f"{wanted} within {within}"
+
+
+def _consulted(taken: Consultation, proposal: Proposed | None) -> str:
+    tokens = f"{taken.input_tokens:,} tokens read, {taken.output_tokens:,} written"
+    latency = proposal.latency_seconds if proposal is not None and proposal.by == "manager" else None
+    seconds = f" · {latency:.1f} s" if latency is not None else ""
+    return f"{clean(taken.model, 100)} · {counted(taken.calls, 'call')} · {tokens} · {money(taken.usd)}{seconds}"
+
+
+def money(usd: float | None) -> str:
+    """Return an amount of US dollars; says so where the price is not known."""
+    return "price not known" if usd is None else f"${usd:,.4f}" if usd < 1 else f"${usd:,.2f}"
 
 
 def _outcome(decision: Decision) -> Text:

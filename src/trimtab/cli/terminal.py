@@ -86,12 +86,16 @@ def print_json(tree: dict[str, Any]) -> None:
 def print_error(error: TrimtabError) -> None:
     """Print an error and what to do next on standard error."""
     console = make_console(sys.stderr)
-    parts = [clean(error.what)]
+    # An error may name several problems, one a line.
+    first, *more = error.what.splitlines() or [""]
+    parts = [clean(first)]
     if error.received is not None:
         received = error.received if isinstance(error.received, str) else repr(error.received)
         parts.append(f"received {clean(received)}")
     if error.allowed is not None:
         parts.append(f"allowed: {clean(error.allowed)}")
     console.print(Text.assemble(("error: ", "bold red"), ("; ".join(parts), "red")), soft_wrap=True)
+    for line in more:
+        console.print(Text(f"       {clean(line)}", "red"), soft_wrap=True)
     if error.next_step is not None:
         console.print(Text.assemble(("next:  ", "bold"), clean(error.next_step)), soft_wrap=True)

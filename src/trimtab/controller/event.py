@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from trimtab.actuation.binding import ReadBack
 from trimtab.controls.recipe import Recipe
+from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Proposal
 from trimtab.diagnosis.base import Symptom
 from trimtab.ledger.record import RunStarted
@@ -56,12 +57,25 @@ class EvaluationReported:
 
 @dataclass(frozen=True, slots=True)
 class AnswerReceived:
-    """A manager answered with a well-formed proposal."""
+    """A manager answered with a well-formed proposal.
+
+    Args:
+        step: Step at which the answer came.
+        question: The question.
+        proposal: The answer.
+        latency_seconds: How long it took.
+        objection: Why it must be rejected, such as a person's words; empty for none.
+        approved_by: Who approved it, where approval was asked for.
+        consultation: What asking a language model took.
+    """
 
     step: int
     question: int
     proposal: Proposal
     latency_seconds: float
+    objection: str = ""
+    approved_by: str = ""
+    consultation: Consultation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,7 @@ class AnswerFailed:
     question: int
     problem: str
     detail: str
+    consultation: Consultation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint, Standing
-from trimtab.decision.briefing import Intervention
+from trimtab.decision.briefing import Briefing, Intervention
 from trimtab.decision.proposal import Proposal
 from trimtab.diagnosis.base import Symptom
 from trimtab.ledger.record import ActionIntended
@@ -33,12 +33,16 @@ class Question:
         asked_step: Step after which it was asked.
         version: Count of applied actions then.
         symptoms: Names of the symptoms then.
+        briefing: What the manager was given; the fallback answers it too.
+        was_sent: False if it went to the fallback at once.
     """
 
     number: int
     asked_step: int
     version: int
     symptoms: tuple[str, ...]
+    briefing: Briefing
+    was_sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,10 @@ class State:
         num_questions: Questions asked.
         question: The open question.
         proposal: The answer to it that waits for its step.
+        answered_by: Who gave it.
+        objection: Why it must be rejected, in somebody's words; empty for none.
+        failures_in_a_row: Questions in a row that the manager did not answer.
+        breaker_left: Questions that it will not be asked, since it failed too often.
         pending: The action being carried out.
         interventions: Those so far with what was measured after them, oldest first.
         num_evaluations: Evaluations reported.
@@ -98,6 +106,10 @@ class State:
     num_questions: int = 0
     question: Question | None = None
     proposal: Proposal | None = None
+    answered_by: str = ""
+    objection: str = ""
+    failures_in_a_row: int = 0
+    breaker_left: int = 0
     pending: ActionIntended | None = None
     interventions: tuple[Intervention, ...] = ()
     num_evaluations: int = 0

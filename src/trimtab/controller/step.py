@@ -28,17 +28,19 @@ from trimtab.controller.event import (
     StepTaken,
     SymptomRaised,
 )
+from trimtab.controller.fallback import answer_for_it
 from trimtab.controller.measuring import measure
 from trimtab.controller.reflex import plan
 from trimtab.controller.state import Phase, Question, State
 from trimtab.controller.transitions import begin
 from trimtab.controls.standing import Checkpoint
 from trimtab.decision.action import SkipBatches, changes_of
-from trimtab.decision.briefing import MAX_INTERVENTIONS, Briefing, Timing
+from trimtab.decision.briefing import MAX_INTERVENTIONS, Briefing, ControlLimits, Timing
 from trimtab.decision.surface import build_surface
 from trimtab.diagnosis.base import Symptom
 from trimtab.errors import IllegalTransition
 from trimtab.ledger.record import (
+    SUPERSEDED,
     ActionApplied,
     ActionFailed,
     AnswerDropped,
@@ -53,6 +55,7 @@ from trimtab.ledger.record import (
     RunEnded,
     SymptomObserved,
 )
+from trimtab.verification.verdict import Rejection
 from trimtab.verification.verifier import missing_expectation
 
 KEPT_CHECKPOINTS: Final = 3
@@ -97,6 +100,7 @@ def _respond(draft: Draft, event: Event) -> None:
             for result in event.results:
                 if not result.holds:
                     detail = f"{result.control}: expected {result.expected!r} in effect, found {result.observed!r}"
+                    detail += f"; {result.detail}" if result.detail else ""
                     draft.append(ProblemNoticed(event.step, "a change did not stick", detail))
         case ProblemFound():
             draft.append(ProblemNoticed(event.step, event.problem, event.detail))
@@ -111,10 +115,10 @@ def _on_step(draft: Draft, at: int) -> None:
     question, state = draft.state.question, draft.state
     if question is None:
         return
-    age = at - question.asked_step
-    if state.phase is Phase.ASKED and age > state.envelope.deliberation.stale_after_steps:
-        draft.append(ManagerFailed(at, question.number, "late", f"no answer within {age - 1} steps"))
-    elif state.phase is Phase.ANSWERED and _is_time(state, question, at):
+    if state.phase is Phase.ASKED and at - question.asked_step >= state.envelope.deliberation.stale_after_steps:
+        # The last step at which an answer counts: the fallback's still does.
+        answer_for_it(draft, at, "late", f"no answer within {at - question.asked_step} steps")
+    if draft.state.phase is Phase.ANSWERED and _is_time(draft.state, question, at):
         _adjudicate(draft, at)
 
 
@@ -132,8 +136,10 @@ def _adjudicate(draft: Draft, at: int) -> None:
     question, proposal = draft.state.question, draft.state.proposal
     assert question is not None
     assert proposal is not None
-    verified = draft.judge(at, proposal.action, "manager", missing_expectation(proposal))
-    if verified is not None:
+    said = draft.state.objection
+    objection = Rejection("approval", said) if said else missing_expectation(proposal)
+    verified = draft.judge(at, proposal.action, "manager", objection)
+    if verified is not None and not draft.state.envelope.authority.shadow:
         draft.intend(at, verified, question.symptoms, proposal.reason, proposal.expectation)
 
 
@@ -142,9 +148,19 @@ def _on_answer(draft: Draft, event: AnswerReceived | AnswerFailed) -> None:
     if question is None or question.number != event.question or draft.state.phase is not Phase.ASKED:
         draft.append(AnswerDropped(event.step, event.question, "the question is no longer open"))
     elif isinstance(event, AnswerReceived):
-        draft.append(ProposalReceived(event.step, event.question, event.proposal, event.latency_seconds))
+        draft.append(
+            ProposalReceived(
+                event.step,
+                event.question,
+                event.proposal,
+                event.latency_seconds,
+                objection=event.objection,
+                approved_by=event.approved_by,
+                consultation=event.consultation,
+            )
+        )
     else:
-        draft.append(ManagerFailed(event.step, event.question, event.problem, event.detail))
+        answer_for_it(draft, event.step, event.problem, event.detail, event.consultation)
 
 
 def _on_evaluation(draft: Draft, event: EvaluationReported) -> None:
@@ -194,9 +210,35 @@ def _ask(draft: Draft, event: EvaluationReported) -> None:
         best=standing.best_checkpoint(state.envelope),
         interventions=state.interventions[-MAX_INTERVENTIONS:],
         surface=surface,
+        limits=_limits(state),
+        interventions_left=standing.interventions_left(state.envelope),
+        rollbacks_left=standing.rollbacks_left(state.envelope),
     )
-    draft.append(ManagerAsked(event.step, briefing.question, briefing))
-    draft.effects.append(Ask(briefing))
+    is_sent = state.breaker_left == 0
+    draft.append(ManagerAsked(event.step, briefing.question, briefing, is_sent))
+    if is_sent:
+        draft.effects.append(Ask(briefing))
+    else:
+        detail = f"the manager failed {state.failures_in_a_row} times in a row and is not asked for a while"
+        answer_for_it(draft, event.step, "paused", detail)
+
+
+def _limits(state: State) -> tuple[ControlLimits, ...]:
+    """Return how each control stands, in the order of the recipe."""
+    changed = dict(state.changed_at)
+    controls = sorted(state.envelope.controls, key=lambda control: control.name)
+    return tuple(
+        ControlLimits(
+            control=control.name,
+            unit=control.unit,
+            low=control.bounds.low,
+            high=control.bounds.high,
+            effect_lag_steps=control.effect_lag_steps,
+            changed_step=changed.get(control.name),
+            free_from_step=changed[control.name] + control.dwell_steps if control.name in changed else 0,
+        )
+        for control in controls
+    )
 
 
 def _seen_since(state: State, event: EvaluationReported) -> tuple[Symptom, ...]:
@@ -219,7 +261,7 @@ def _reflex(draft: Draft, at: int, symptom: Symptom) -> None:
     if planned is None:
         return
     if draft.state.question is not None:
-        draft.append(ManagerFailed(at, draft.state.question.number, "superseded", f"the reflex answers {symptom.name}"))
+        draft.append(ManagerFailed(at, draft.state.question.number, SUPERSEDED, f"the reflex answers {symptom.name}"))
     for action in planned.actions:
         verified = draft.judge(at, action, "reflex")
         if verified is not None:

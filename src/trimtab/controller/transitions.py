@@ -21,6 +21,7 @@ from trimtab.decision.action import Stop, checkpoint_of
 from trimtab.decision.briefing import Intervention
 from trimtab.errors import IllegalTransition
 from trimtab.ledger.record import (
+    SUPERSEDED,
     ActionApplied,
     ActionFailed,
     ActionIntended,
@@ -29,6 +30,7 @@ from trimtab.ledger.record import (
     EvaluationRecorded,
     InterventionMeasured,
     ManagerAsked,
+    ManagerFailed,
     ProposalReceived,
     ReadBackRecorded,
     Record,
@@ -140,10 +142,17 @@ def _learn(state: State, record: Record) -> State:
         case ManagerAsked():
             briefing = record.briefing
             symptoms = tuple(symptom.name for symptom in briefing.symptoms)
-            question = Question(record.question, record.step, briefing.version, symptoms)
-            return replace(state, question=question, proposal=None, num_questions=record.question, unasked=())
+            question = Question(record.question, record.step, briefing.version, symptoms, briefing, record.sent)
+            asked = replace(state, question=question, proposal=None, num_questions=record.question, unasked=())
+            return asked if record.sent else replace(asked, breaker_left=state.breaker_left - 1)
         case ProposalReceived():
-            return replace(state, proposal=record.proposal)
+            answered = replace(state, proposal=record.proposal, answered_by=record.by, objection=record.objection)
+            if record.by == "manager":
+                return replace(answered, failures_in_a_row=0)
+            return _failed_again(answered)
+        case ManagerFailed():
+            counted = state if record.problem == SUPERSEDED else _failed_again(state)
+            return replace(counted, question=None, proposal=None)
         case ActionIntended():
             return replace(state, pending=record, num_interventions=record.intervention)
         case ActionApplied():
@@ -155,9 +164,18 @@ def _learn(state: State, record: Record) -> State:
         case ReadBackRecorded():
             return _read_back(state, record)
         case _:
-            # manager_failed and verdict_given close the question, whatever was answered.
-            closes = record.kind in ("manager_failed", "verdict_given", "run_ended")
+            # A verdict closes the question, whatever was answered.
+            closes = record.kind in ("verdict_given", "run_ended")
             return replace(state, question=None, proposal=None) if closes else state
+
+
+def _failed_again(state: State) -> State:
+    """Count a question that the manager did not answer; after too many in a row the next ones are not sent to it."""
+    if state.question is not None and not state.question.was_sent:
+        return state
+    failures, most = state.failures_in_a_row + 1, state.envelope.manager.breaker_failures
+    breaks = bool(most) and failures >= most
+    return replace(state, failures_in_a_row=failures, breaker_left=state.envelope.manager.breaker_questions if breaks else 0)
 
 
 def _evaluated(state: State, record: EvaluationRecorded) -> State:
@@ -249,7 +267,7 @@ def fault_attempt(state: State, step: int) -> int:
 def _intervention(state: State, intended: ActionIntended, step: int, checkpoint: Checkpoint | None) -> Intervention:
     return Intervention(
         number=intended.intervention,
-        source="reflex" if intended.source == "reflex" else state.manager,
+        source=_proposer(state, intended),
         step=step,
         action=intended.action,
         symptoms=intended.symptoms,
@@ -259,6 +277,12 @@ def _intervention(state: State, intended: ActionIntended, step: int, checkpoint:
         objective_before=checkpoint.objective if checkpoint else state.objective,
         is_complete=isinstance(intended.action, Stop),
     )
+
+
+def _proposer(state: State, intended: ActionIntended) -> str:
+    if intended.source == "reflex":
+        return "reflex"
+    return state.manager if state.answered_by == "manager" else f"{state.answered_by}, for {state.manager}"
 
 
 def _stop_reason(intended: ActionIntended) -> str | None:

@@ -25,7 +25,7 @@ class Bounds:
     def __post_init__(self) -> None:
         for side, value in (("low", self.low), ("high", self.high)):
             if not is_finite_number(value):
-                raise ControlError(f"the {side} bound is not a finite number", received=value, allowed="a finite number")
+                raise ControlError(f"the {side} bound is not a finite number", received=repr(value), allowed="a finite number")
         if self.low > self.high:
             raise ControlError(
                 "the bounds are reversed",

@@ -2,10 +2,11 @@
 
 All functions here take the same keywords, which override what the catalogue's row (`trimtab.controls.entries`) says:
 
-    moves               permitted moves: `Multiply`, `SetTo` or `Add`
+    moves               permitted moves: `Multiply`, `SetTo` or `Add`; by default the row's, of a list of values those within
+                        the bounds, or five evenly spaced ones where it has fewer than two there
     largest_change      most in one intervention, inclusive
     cumulative_drift    most from the starting value, inclusive
-    dwell_steps         steps before the next change
+    dwell_steps         steps before the next change; by default 50, or the lag if that is longer
     effect_lag_steps    steps until a change can show in the objective
     when                ``live``, or ``boundary``: only at multiples of the envelope's boundary_every_steps
     max_values          most distinct values over a run, the starting one included
@@ -15,7 +16,9 @@ and raise `ControlError`, which names the argument to change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypedDict, Unpack
 
 from trimtab.controls.bounds import Bounds
@@ -36,7 +39,7 @@ from trimtab.controls.entries import (
     WEIGHT_DECAY,
     Entry,
 )
-from trimtab.controls.moves import Moves
+from trimtab.controls.moves import Moves, SetTo
 from trimtab.errors import ControlError, nearest
 
 DEFAULT_DWELL_STEPS: Final = 50
@@ -168,6 +171,7 @@ def declare(
     if name not in ENTRIES:
         raise ControlError("the catalogue has no such control", received=name, next_step=nearest(name, ENTRIES))
     entry = ENTRIES[name]
+    _check_keywords(name, limits, Limits.__annotations__)
     bounds = Bounds(low, high)
     _check_sense(name, entry, bounds)
     if part is not None and not entry.takes_name:
@@ -186,7 +190,7 @@ def declare(
         unit=entry.unit,
         cost=entry.cost,
         is_whole=entry.is_whole,
-        **_filled(entry, bounds, limits),
+        **_filled(replace(entry, moves=_within(entry, bounds)), bounds, limits),
     )
 
 
@@ -218,6 +222,7 @@ def own_control(
     Raises:
         ControlError: Change the argument that the message names.
     """
+    _check_keywords(name, limits, _Numbers.__annotations__)
     if base_name(name) in ENTRIES:
         raise ControlError("the catalogue has this control", received=name, next_step="use the catalogue's, or another name")
     bounds = Bounds(low, high)
@@ -237,6 +242,11 @@ def part_name(name: str) -> str | None:
     return name.partition("/")[2] or None
 
 
+def _check_keywords(name: str, given: Mapping[str, object], known: Iterable[str]) -> None:
+    for keyword in given.keys() - set(known):
+        raise ControlError(f"{name} takes no such keyword", received=keyword, next_step=nearest(keyword, known))
+
+
 def _filled(entry: Entry, bounds: Bounds, limits: Mapping[str, object]) -> dict[str, Any]:
     """Return the arguments of `Control` that the user or the catalogue's row gives."""
     span = bounds.high - bounds.low
@@ -245,11 +255,27 @@ def _filled(entry: Entry, bounds: Bounds, limits: Mapping[str, object]) -> dict[
         "moves": entry.moves,
         "largest_change": span if entry.largest_change is None else entry.largest_change,
         "cumulative_drift": span if entry.cumulative_drift is None else entry.cumulative_drift,
-        "dwell_steps": DEFAULT_DWELL_STEPS,
+        "dwell_steps": max(DEFAULT_DWELL_STEPS, entry.effect_lag_steps),
         "effect_lag_steps": entry.effect_lag_steps,
     }
     given = {key: value for key, value in limits.items() if value is not None}
     return known | given
+
+
+def _within(entry: Entry, bounds: Bounds) -> Moves:
+    """Return the row's moves as far as they fit the bounds, so that a control can always come and go."""
+    if not isinstance(entry.moves, SetTo) or bounds.low == bounds.high:
+        return entry.moves
+    inside = tuple(filter(bounds.contain, entry.moves.values))
+    return SetTo(inside if len(inside) > 1 else _spread(bounds, entry.is_whole))
+
+
+def _spread(bounds: Bounds, is_whole: bool) -> tuple[float, ...]:
+    """Return both ends and three values evenly between them, short or whole."""
+    quarter = (bounds.high - bounds.low) / 4
+    digits = 0 if is_whole else 1 - math.floor(math.log10(quarter))
+    between = (round(bounds.low + quarter * index, digits) for index in (1, 2, 3))
+    return tuple(sorted({bounds.low, *filter(bounds.contain, between), bounds.high}))
 
 
 def _check_sense(name: str, entry: Entry, bounds: Bounds) -> None:

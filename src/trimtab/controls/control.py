@@ -78,6 +78,12 @@ class Control:
                 raise ControlError(
                     f"{what} of {self.name} is unknown", received=getattr(self, what), allowed=" or ".join(choices)
                 )
+        if not isinstance(self.moves, Moves):
+            raise ControlError(
+                f"the moves of {self.name} are not moves",
+                received=repr(self.moves)[:200],
+                allowed="trimtab.Multiply((...)), trimtab.SetTo((...)) or trimtab.Add((...))",
+            )
         self._check_limits()
         for what in ("dwell_steps", "effect_lag_steps"):
             if getattr(self, what) < 0:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from trimtab.controls.control import Control
 from trimtab.controls.entries import LEARNING_RATE
+from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.errors import ControlError, UsageError, nearest
 
 Direction = Literal["minimize", "maximize"]
@@ -61,6 +62,7 @@ class Authority:
         reflex_rollbacks: Rollbacks of the reflex, >= 0; it then stops the run instead of looping.
         controls_per_intervention: Controls changed together, 1 to 3.
         may_stop: Whether a manager may ask the training loop to end.
+        shadow: Whether the manager's proposals are judged and recorded, but never applied. The reflex is not concerned.
     """
 
     interventions: int = 16
@@ -68,6 +70,7 @@ class Authority:
     reflex_rollbacks: int = 6
     controls_per_intervention: int = 3
     may_stop: bool = True
+    shadow: bool = False
 
     def __post_init__(self) -> None:
         for name in ("interventions", "rollbacks", "reflex_rollbacks"):
@@ -158,6 +161,7 @@ class Envelope:
         reflex: What happens on a fault.
         signals: Pairs of a role (see `trimtab.telemetry.roles`) and the name the run reports it under;
             roles that are left out are found by their usual names.
+        manager: How the manager is asked, what it may cost, and what happens when it fails.
 
     Raises:
         ControlError: Declare each control once, ``learning_rate`` where another takes it along, and one such at most.
@@ -169,6 +173,7 @@ class Envelope:
     deliberation: Deliberation = field(default_factory=Deliberation)
     reflex: Reflex = field(default_factory=Reflex)
     signals: tuple[tuple[str, str], ...] = ()
+    manager: ManagerSettings = field(default_factory=ManagerSettings)
 
     def __post_init__(self) -> None:
         names = [control.name for control in self.controls]

@@ -21,8 +21,9 @@
     authority: {interventions: 16}
     deliberation: {mode: async}
     reflex: {armed: true}
+    manager: {guidance: "the data has noisy labels", usd: 5}
 
-The keys of the last three sections are the fields of `Authority`, `Deliberation` and `Reflex`. What is left
+The keys of the last four sections are the fields of `Authority`, `Deliberation`, `Reflex` and `ManagerSettings`. What is left
 out has the default of these classes, or of the control in the catalogue.
 """
 
@@ -42,6 +43,7 @@ from trimtab.controls.catalogue import base_name, declare, own_control, part_nam
 from trimtab.controls.control import Control, RateScaling, Scale, When
 from trimtab.controls.entries import ENTRIES
 from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
+from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.controls.moves import Add, Moves, Multiply, SetTo
 from trimtab.controls.yaml_tree import TreePath, YamlTree, is_number
 from trimtab.errors import ControlError, EnvelopeError, UsageError, nearest
@@ -64,7 +66,7 @@ _ALLOWED: Final = {
     "string_type": "text",
 }
 
-_Section = TypeVar("_Section", Authority, Deliberation, Reflex)
+_Section = TypeVar("_Section", Authority, Deliberation, Reflex, ManagerSettings)
 
 
 class _Strict(BaseModel):
@@ -79,6 +81,7 @@ class _File(_Strict):
     deliberation: dict[str, Any] = {}
     reflex: dict[str, Any] = {}
     signals: dict[str, str] = {}
+    manager: dict[str, Any] = {}
 
 
 class _Limits(_Strict):
@@ -172,6 +175,7 @@ def dump_envelope(envelope: Envelope) -> str:
         "deliberation": asdict(envelope.deliberation),
         "reflex": asdict(envelope.reflex),
         "signals": dict(envelope.signals),
+        "manager": {key: value for key, value in asdict(envelope.manager).items() if value is not None},
     }
     text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     if parse_envelope(text, "the envelope as a file") != envelope:
@@ -197,10 +201,11 @@ class _Reader:
         deliberation = self._section("deliberation", sections, Deliberation)
         reflex = self._section("reflex", sections, Reflex)
         signals = self._signals(sections.get("signals"))
+        manager = self._section("manager", sections, ManagerSettings)
         if objective is None:
             return None
         try:
-            return Envelope(objective, controls, authority, deliberation, reflex, signals)
+            return Envelope(objective, controls, authority, deliberation, reflex, signals, manager)
         except ControlError as error:
             self._pass_on(("controls",), error)
             return None
@@ -319,7 +324,7 @@ _Dumper.add_representer(list, _represent_list)
 
 
 @cache
-def _model_of(cls: type[Authority | Deliberation | Reflex]) -> type[BaseModel]:
+def _model_of(cls: type[Authority | Deliberation | Reflex | ManagerSettings]) -> type[BaseModel]:
     """Return the model with exactly the fields of a section's dataclass."""
     hints = get_type_hints(cls)
     model_fields: dict[str, Any] = {field.name: (hints[field.name], field.default) for field in fields(cls)}

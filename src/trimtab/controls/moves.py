@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from trimtab.controls.bounds import is_finite_number
 from trimtab.errors import ControlError
@@ -19,7 +20,7 @@ class Multiply:
     factors: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        _require_finite("factors", self.factors)
+        object.__setattr__(self, "factors", _finite("factors", self.factors))
         if any(factor <= 0 or factor == 1 for factor in self.factors):
             raise ControlError("a factor has no effect or turns the sign", received=self.factors, allowed="> 0, not 1")
 
@@ -35,7 +36,7 @@ class SetTo:
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        _require_finite("values", self.values)
+        object.__setattr__(self, "values", _finite("values", self.values))
 
     def targets(self, value: float) -> tuple[float, ...]:
         """Return the values reachable from ``value`` in one move."""
@@ -49,7 +50,7 @@ class Add:
     amounts: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        _require_finite("amounts", self.amounts)
+        object.__setattr__(self, "amounts", _finite("amounts", self.amounts))
         if 0 in self.amounts:
             raise ControlError("an added amount has no effect", received=self.amounts, allowed="not 0")
 
@@ -68,6 +69,16 @@ def _changed(value: float, targets: Iterable[float]) -> tuple[float, ...]:
     return tuple(sorted(number for number in numbers if number != value))
 
 
-def _require_finite(what: str, numbers: tuple[float, ...]) -> None:
-    if not numbers or not all(map(is_finite_number, numbers)):
-        raise ControlError(f"{what} must be finite numbers, at least one", received=numbers)
+def _finite(what: str, numbers: object) -> tuple[float, ...]:
+    """Return what was given as a tuple of finite numbers; a list becomes one."""
+    if not isinstance(numbers, (tuple, list)):
+        raise ControlError(
+            f"{what} are given one by one",
+            received=repr(numbers),
+            allowed="a tuple of finite numbers",
+            next_step=f"write ({numbers!r},), with a comma, for a single one" if is_finite_number(numbers) else None,
+        )
+    known = tuple(cast("Iterable[float]", numbers))
+    if not known or not all(map(is_finite_number, known)):
+        raise ControlError(f"{what} must be finite numbers, at least one", received=known)
+    return known

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from trimtab.controls.control import Control
@@ -17,8 +17,32 @@ def oddities(envelope: Envelope) -> tuple[str, ...]:
     """Return one sentence for everything in an envelope that is legal but odd."""
     found = [*_of_budget(envelope), *_of_timing(envelope)]
     for control in envelope.controls:
-        found += [f"{control.name}: {said}" for said in (*_of_moves(control), *_of_control(envelope, control))]
+        found += [f"{control.name}: {said}" for said in (*oddities_of(control), *_of_staleness(envelope, control))]
     return tuple(found)
+
+
+def oddities_of(control: Control, start: float | None = None) -> tuple[str, ...]:
+    """Return one sentence for everything in a control's limits that is legal but odd.
+
+    Args:
+        control: The control.
+        start: The value that the run starts with; None if it is not known. A `dead_end` there is not repeated here.
+    """
+    return (*_of_moves(control), *_of_control(control, start))
+
+
+def dead_end(control: Control, start: float) -> str | None:
+    """Return why a run that starts with ``start`` can never change the control, or only once; None if it can."""
+    if control.bounds.low == control.bounds.high:
+        return "low equals high: it can never change"
+    if control.max_values == 1:
+        return "max_values is 1, the starting value: it can never change"
+    reached = control.reachable(start, start)
+    if not reached:
+        return f"no move is possible from {start:g}, where it starts"
+    if not any(control.reachable(value, start) for value in reached):
+        return f"one move from {start:g} leads to {_listed(reached)}, and none leads away from there"
+    return None
 
 
 def _of_budget(envelope: Envelope) -> Iterator[str]:
@@ -75,27 +99,31 @@ def _of_moves(control: Control) -> Iterator[str]:
         yield f"{kind} {_listed(blocked)} can never be used: more than largest_change, cumulative_drift or the bounds allow"
 
 
-def _of_control(envelope: Envelope, control: Control) -> Iterator[str]:
+def _of_control(control: Control, start: float | None) -> Iterator[str]:
     low, high = control.bounds.low, control.bounds.high
     if low == high:
         return
     if low > 0 and high / low > _WIDEST:
         yield f"the bounds span a factor of {high / low:.0e}"
-    reach = reach_of(control)
-    if not reach.one_move:
-        yield f"no move is possible from {reach.start:g}, the middle of its range"
-    elif reach.up.num_moves == 0 or reach.down.num_moves == 0:
-        yield f"its moves only lead {'down' if reach.up.num_moves == 0 else 'up'}"
-    if control.max_values == 1:
-        yield "max_values is 1, the starting value: it can never change"
-    stale = envelope.deliberation.stale_after_steps
-    if control.dwell_steps > stale:
-        yield f"dwell_steps ({control.dwell_steps}) is more than stale_after_steps ({stale}): answers go stale while it waits"
+    if start is None:
+        reach = reach_of(control)
+        if not reach.one_move:
+            yield f"no move is possible from {reach.start:g}, the middle of its range"
+        elif reach.up.num_moves == 0 or reach.down.num_moves == 0:
+            yield f"its moves only lead {'down' if reach.up.num_moves == 0 else 'up'}"
+        if control.max_values == 1:
+            yield "max_values is 1, the starting value: it can never change"
     if control.dwell_steps < control.effect_lag_steps:
         yield (
             f"dwell_steps ({control.dwell_steps}) is less than effect_lag_steps ({control.effect_lag_steps}): "
             "it may change again before the last change shows"
         )
+
+
+def _of_staleness(envelope: Envelope, control: Control) -> Iterator[str]:
+    stale = envelope.deliberation.stale_after_steps
+    if control.dwell_steps > stale:
+        yield f"dwell_steps ({control.dwell_steps}) is more than stale_after_steps ({stale}): answers go stale while it waits"
 
 
 def _amounts(moves: Multiply | Add) -> tuple[float, ...]:
@@ -112,5 +140,5 @@ def _limit(control: Control) -> float:
     return min(span, control.largest_change, control.cumulative_drift)
 
 
-def _listed(values: list[float]) -> str:
+def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)

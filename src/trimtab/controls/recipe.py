@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 
@@ -26,6 +26,16 @@ class Recipe:
             if known == name:
                 return value
         raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the names, sorted: with them ``dict(recipe)`` is the recipe as a dict."""
+        return tuple(name for name, _ in self.values)
 
     def __contains__(self, name: str) -> bool:
         return any(known == name for known, _ in self.values)

@@ -74,6 +74,29 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlLimits:
+    """How a control stands in its envelope.
+
+    Args:
+        control: Its name.
+        unit: What its values are, in a word or two; empty if that says nothing.
+        low: Lowest value allowed, inclusive.
+        high: Highest value allowed, inclusive.
+        effect_lag_steps: Steps until a change can show in the objective.
+        changed_step: Step of its last change; None if it never changed.
+        free_from_step: First step after which it may change again, as far as its dwell goes.
+    """
+
+    control: str
+    unit: str
+    low: float
+    high: float
+    effect_lag_steps: int
+    changed_step: int | None
+    free_from_step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Briefing:
     """What a manager is given to decide on.
 
@@ -89,6 +112,9 @@ class Briefing:
         best: The best checkpoint, if any was evaluated.
         interventions: The newest earlier ones, at most `MAX_INTERVENTIONS`, oldest first.
         surface: What is executable.
+        limits: How each control stands, in the order of the recipe.
+        interventions_left: How many more interventions the envelope allows.
+        rollbacks_left: Of these, how many may roll back.
     """
 
     question: int
@@ -102,3 +128,6 @@ class Briefing:
     best: Checkpoint | None
     interventions: tuple[Intervention, ...]
     surface: Surface
+    limits: tuple[ControlLimits, ...] = ()
+    interventions_left: int = 0
+    rollbacks_left: int = 0

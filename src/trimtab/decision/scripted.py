@@ -6,11 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final, cast
 
 from trimtab.decision.briefing import Briefing
 from trimtab.decision.proposal import Proposal, hold
 from trimtab.decision.wire import proposal_from
 from trimtab.errors import ReplyError, UsageError
+
+_FORM: Final = 'a JSON list of {"step": N, "proposal": {"action": {"kind": ...}, "reason": "..."}}; see docs/scripted.md'
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +49,31 @@ class ScriptedManager:
         """
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
-            lines = [Line(int(entry["step"]), proposal_from(entry["proposal"])) for entry in entries]
-        except (OSError, ValueError, TypeError, KeyError, OverflowError, ReplyError) as error:
-            raise UsageError(
-                "the script cannot be read",
-                received=f"{path}: {error!r}",
-                allowed='a JSON list of {"step": N, "proposal": {"action": {...}, "reason": "..."}}',
-                next_step="correct the file",
-            ) from error
-        return cls(lines)
+        except (OSError, ValueError, RecursionError) as error:
+            raise _unreadable("the script cannot be read", f"{path}: {error}") from error
+        if not isinstance(entries, list):
+            raise _unreadable("the script is not a list", f"{path}: {type(entries).__name__}")
+        return cls([_line(entry, f"{path}, entry {at}") for at, entry in enumerate(cast("list[object]", entries), start=1)])
 
     def propose(self, briefing: Briefing) -> Proposal:
         """Return the next line that is due."""
         if self._left and self._left[0].step <= briefing.timing.asked_step:
             return self._left.pop(0).proposal
         return hold("the script has no line for this step")
+
+
+def _line(entry: object, where: str) -> Line:
+    if not isinstance(entry, dict) or entry.keys() != {"step", "proposal"}:
+        raise _unreadable("an entry of the script has not the fields step and proposal", f"{where}: {entry!r}"[:200])
+    fields = cast("dict[str, Any]", entry)
+    step = fields["step"]
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise _unreadable("the step of an entry of the script is not a whole number >= 0", f"{where}: {step!r}"[:200])
+    try:
+        return Line(step, proposal_from(fields["proposal"]))
+    except ReplyError as error:
+        raise UsageError(f"{where}: {error.what}", received=error.received, allowed=error.allowed or _FORM) from error
+
+
+def _unreadable(what: str, received: str) -> UsageError:
+    return UsageError(what, received=received, allowed=_FORM, next_step="correct the file")

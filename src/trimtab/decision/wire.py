@@ -7,9 +7,8 @@ is not exactly that is a `ReplyError`, which the controller turns into no_action
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
-from typing import Annotated, Any, Final, Literal, Never, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,11 +22,11 @@ from trimtab.decision.action import (
     SkipBatches,
     Stop,
 )
+from trimtab.decision.json_text import MAX_REPLY_BYTES, check_depth, excerpt, read_json
 from trimtab.decision.proposal import MAX_TEXT, Expectation, Proposal
 from trimtab.errors import ReplyError
 
-MAX_REPLY_BYTES: Final = 65_536
-_MAX_DEPTH: Final = 16
+__all__ = ["MAX_REPLY_BYTES", "encode_proposal", "parse_reply", "proposal_from"]
 
 
 class _Message(BaseModel):
@@ -84,23 +83,23 @@ class _Reply(_Message):
     watch: Annotated[list[Annotated[str, Field(max_length=80)]], Field(max_length=16)] = []
 
 
+_KINDS: Final[dict[str, type[_Message]]] = {
+    "no_action": _NoAction,
+    "adjust": _Adjust,
+    "rollback": _Rollback,
+    "rollback_and_adjust": _RollbackAndAdjust,
+    "skip_batches": _SkipBatches,
+    "stop": _Stop,
+}
+
+
 def parse_reply(text: str | bytes) -> Proposal:
     """Read a reply.
 
     Raises:
         ReplyError: Treat it as no_action; the message says which field is wrong.
     """
-    if len(text) > MAX_REPLY_BYTES:
-        raise ReplyError("the reply is too long", received=f"{len(text)} bytes", allowed=f"at most {MAX_REPLY_BYTES}")
-    try:
-        # Left to itself, json would guess UTF-16 and 32 and let encoded surrogates pass.
-        text = text.decode("utf-8") if isinstance(text, bytes) else text
-        tree = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, ReplyError):
-            raise
-        raise ReplyError("the reply is not JSON", received=_excerpt(text), allowed="one JSON object") from error
-    return proposal_from(tree)
+    return proposal_from(read_json(text))
 
 
 def proposal_from(tree: object) -> Proposal:
@@ -109,15 +108,12 @@ def proposal_from(tree: object) -> Proposal:
     Raises:
         ReplyError: Treat it as no_action; the message says which field is wrong.
     """
-    if _depth(tree) > _MAX_DEPTH:
-        raise ReplyError("the reply is nested too deeply", allowed=f"at most {_MAX_DEPTH} levels")
+    check_depth(tree)
     try:
         reply = _Reply.model_validate(tree)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the reply"
-        wrong = f"{_excerpt(where)}: {_excerpt(first['msg'])}"
-        raise ReplyError(f"the reply is not a proposal: {wrong}", received=_excerpt(repr(tree))) from None
+        wrong, allowed = _said(error)
+        raise ReplyError(f"the reply is not a proposal: {wrong}", received=excerpt(repr(tree)), allowed=allowed) from None
     expectation = reply.expectation
     return Proposal(
         action=_action(reply.action),
@@ -143,6 +139,37 @@ def encode_proposal(proposal: object) -> dict[str, Any]:
     return json.loads(json.dumps(tree, allow_nan=False))
 
 
+def _said(error: ValidationError) -> tuple[str, str | None]:
+    """Return what is wrong first in a reply, and what is allowed there where pydantic does not say so."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = excerpt(".".join(str(part) for part in first["loc"]) or "the reply")
+    match first["type"]:
+        case "union_tag_not_found":
+            return f"{where}: it has no kind", f"kind is one of {', '.join(_KINDS)}"
+        case "union_tag_invalid":
+            return f"{where}: there is no such kind", f"kind is one of {', '.join(_KINDS)}"
+        case "missing":
+            return f"{where}: it is missing", _fields_beside(first["loc"])
+        case "extra_forbidden":
+            return f"{where}: there is no such field", _fields_beside(first["loc"])
+        case _:
+            return f"{where}: {excerpt(first['msg'])}", None
+
+
+def _fields_beside(place: tuple[int | str, ...]) -> str:
+    """Return the fields that the object around a place may have."""
+    match place[:-1]:
+        case ("action", str() as kind):
+            fields = _KINDS[kind].model_fields
+        case ("action", *_):
+            fields = _Change.model_fields
+        case ("expectation",):
+            fields = _Expectation.model_fields
+        case _:
+            fields = _Reply.model_fields
+    return ", ".join(f"{name}{'' if field.is_required() else ' (may be left out)'}" for name, field in fields.items())
+
+
 def _action(message: Any) -> Action:
     match message:
         case _Adjust():
@@ -161,41 +188,3 @@ def _action(message: Any) -> Action:
 
 def _changes(messages: list[_Change]) -> tuple[Change, ...]:
     return tuple(Change(message.control, message.value) for message in messages)
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    tree = dict(pairs)
-    if len(tree) != len(pairs):
-        raise ReplyError("the reply repeats a key", received=[key for key, _ in pairs][:10])
-    return tree
-
-
-def _no_constant(name: str) -> Never:
-    raise ReplyError("the reply holds a non-finite number", received=name, allowed="finite numbers")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        _no_constant(digits[:40])
-    return value
-
-
-def _depth(tree: object) -> int:
-    deepest, level = 0, [tree]
-    while level and deepest <= _MAX_DEPTH:
-        deepest += 1
-        children: list[object] = []
-        for node in level:
-            if isinstance(node, dict):
-                children.extend(node.values())  # pyright: ignore[reportUnknownArgumentType] - any JSON
-            elif isinstance(node, list):
-                children.extend(node)  # pyright: ignore[reportUnknownArgumentType] - any JSON
-        level = children
-    return deepest
-
-
-def _excerpt(text: str | bytes) -> str:
-    # A lone surrogate would break the ledger's encoding.
-    shown = (text if isinstance(text, bytes) else text[:200].encode(errors="replace")).decode(errors="replace")
-    return shown if len(shown) <= 120 else shown[:120] + "..."

@@ -13,11 +13,17 @@ from trimtab.controls.envelope import Envelope
 from trimtab.controls.recipe import Recipe
 from trimtab.decision.action import Action
 from trimtab.decision.briefing import Briefing
+from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Expectation, Proposal
 from trimtab.diagnosis.base import Symptom
 from trimtab.verification.verdict import Rejection, Source
 
 SCHEMA: Final = "trimtab/ledger/1"
+
+SUPERSEDED: Final = "superseded"  # the problem of a question that the reflex ended: no fault of the manager
+
+Answerer = Literal["manager", "rules"]
+Isolation = Literal["process", "thread", "outside"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class RunStarted:
     envelope: Envelope
     recipe: Recipe
     manager: str
-    isolation: Literal["process", "thread"]
+    isolation: Isolation
     total_steps: int | None
     evaluate_every_steps: int
     can_skip: bool
@@ -101,22 +107,47 @@ class SymptomObserved:
 
 @dataclass(frozen=True, slots=True)
 class ManagerAsked:
-    """A manager was given a briefing."""
+    """A manager was given a briefing.
+
+    Args:
+        step: Step after which it was asked.
+        question: Number of the question, from 1.
+        briefing: What it was given.
+        sent: False if the question went to the fallback at once, since the manager had failed too often.
+    """
 
     step: int
     question: int
     briefing: Briefing
+    sent: bool = True
     kind: Literal["manager_asked"] = "manager_asked"
 
 
 @dataclass(frozen=True, slots=True)
 class ProposalReceived:
-    """A manager answered; its answer now waits for its step."""
+    """A question was answered; the answer now waits for its step.
+
+    Args:
+        step: Step at which the answer came.
+        question: The question.
+        proposal: The answer.
+        latency_seconds: How long the manager took; 0 for the fallback.
+        by: Who answered: ``manager``, or ``rules`` as its fallback.
+        failure: Why the manager did not, if the fallback answered.
+        objection: Why the proposal must be rejected whatever the verifier says, such as a person's words; empty for none.
+        approved_by: Who approved it, where approval was asked for.
+        consultation: What asking a language model took, an unsuccessful call included.
+    """
 
     step: int
     question: int
     proposal: Proposal
     latency_seconds: float
+    by: Answerer = "manager"
+    failure: str = ""
+    objection: str = ""
+    approved_by: str = ""
+    consultation: Consultation | None = None
     kind: Literal["proposal_received"] = "proposal_received"
 
 
@@ -128,6 +159,7 @@ class ManagerFailed:
     question: int
     problem: str
     detail: str
+    consultation: Consultation | None = None
     kind: Literal["manager_failed"] = "manager_failed"
 
 

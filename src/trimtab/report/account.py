@@ -12,12 +12,15 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, cast
 
 from trimtab.actuation.binding import ReadBack
+from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Expectation
 from trimtab.diagnosis.base import Symptom
+from trimtab.ledger.record import Answerer
 from trimtab.verification.verdict import Rejection, Source
 
-# What became of a decision. `open` is one whose end is not in the ledger (yet).
-Ending = Literal["applied", "no_action", "rejected", "manager_failed", "dropped", "failed", "open"]
+# What became of a decision. `open` is one whose end is not in the ledger (yet), `unanswered` one that was open when the
+# run ended, `shadow` one that was accepted in a run that applies nothing.
+Ending = Literal["applied", "shadow", "no_action", "rejected", "manager_failed", "dropped", "failed", "unanswered", "open"]
 Status = Literal["ended", "stopped", "not ended"]
 
 
@@ -31,6 +34,10 @@ class Proposed:
         reason: Why.
         expectation: What was expected of it; None for the reflex and for no_action.
         latency_seconds: How long the manager took; None for the reflex.
+        by: Who answered a question: the manager, or ``rules`` as its fallback.
+        failure: Why the manager did not, if the fallback answered.
+        objection: Why somebody wants it rejected; empty for none.
+        approved_by: Who approved it, where approval was asked for.
     """
 
     kind: str
@@ -38,6 +45,10 @@ class Proposed:
     reason: str
     expectation: Expectation | None
     latency_seconds: float | None
+    by: Answerer = "manager"
+    failure: str = ""
+    objection: str = ""
+    approved_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,7 @@ class Decision:
         step: Step after which it was asked, or after which the reflex acted.
         symptoms: What had been found then, with evidence.
         proposal: What was proposed; None while no answer came.
+        consultation: What asking a language model took, also without an answer; None for other managers.
         verdicts: Verdicts in order: the reflex goes on to its next choice after a rejection.
         intervention: Number of the intervention; None if nothing was carried out.
         applied_step: Step after which it was applied; None if it was not.
@@ -109,6 +121,7 @@ class Decision:
     step: int
     symptoms: tuple[Symptom, ...]
     proposal: Proposed | None = None
+    consultation: Consultation | None = None
     verdicts: tuple[Judged, ...] = ()
     intervention: int | None = None
     applied_step: int | None = None
@@ -161,6 +174,8 @@ class RunSummary:
         interventions: Actions applied, of the manager and of the reflex.
         reflex_interventions: Of these, those of the reflex.
         rejections: Verdicts against an action.
+        is_shadow: Whether the manager's proposals are judged and recorded, but never applied.
+        shadow_interventions: Actions that would have been applied, were it not for that.
         recipe_start: Recipe the run began with.
         recipe_now: Recipe in force.
         problems: What went wrong beside the training.
@@ -183,6 +198,8 @@ class RunSummary:
     interventions: int
     reflex_interventions: int
     rejections: int
+    is_shadow: bool
+    shadow_interventions: int
     recipe_start: Mapping[str, float]
     recipe_now: Mapping[str, float]
     problems: tuple[Problem, ...]

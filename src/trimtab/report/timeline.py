@@ -87,6 +87,7 @@ class _Book:
                 self._started = record
             case RunEnded():
                 self._ended = record
+                self._close()
             case EvaluationRecorded():
                 self._evaluations.append(Point(record.step, record.objective))
             case SymptomObserved():
@@ -111,13 +112,12 @@ class _Book:
             return
         match record:
             case ProposalReceived():
-                proposal = record.proposal
-                words = describe(proposal.action)
-                proposed = Proposed(proposal.action.kind, words, proposal.reason, proposal.expectation, record.latency_seconds)
-                self._update(place, proposal=proposed)
+                self._update(place, proposal=_proposed(record), consultation=record.consultation)
             case ManagerFailed():
-                ending = "dropped" if self._decisions[place].proposal else "manager_failed"
-                self._update(place, ending=ending, detail=_joined(record.problem, record.detail))
+                decision = self._decisions[place]
+                ending = "dropped" if decision.proposal else "manager_failed"
+                consultation = record.consultation or decision.consultation
+                self._update(place, ending=ending, detail=_joined(record.problem, record.detail), consultation=consultation)
             case AnswerDropped():
                 # A late answer to a question that was closed already does not change how that one ended.
                 ending = self._decisions[place].ending
@@ -136,6 +136,8 @@ class _Book:
             self._update(place, verdicts=verdicts, ending="rejected", detail="; ".join(r.detail for r in record.reasons))
         elif isinstance(record.action, NoAction):
             self._update(place, verdicts=verdicts, ending="no_action", detail=self._reason(place))
+        elif record.source == "manager" and self._is_shadow:
+            self._update(place, verdicts=verdicts, ending="shadow", detail="")
         else:
             self._update(place, verdicts=verdicts, ending="open", detail="")
 
@@ -177,6 +179,20 @@ class _Book:
             known = tuple(self._symptoms[name] for name in record.symptoms if name in self._symptoms)
             self._update(place, proposal=proposed, symptoms=known)
 
+    def _close(self) -> None:
+        """Say of the questions that were still open when the run ended that nothing came of them."""
+        for place in self._by_question.values():
+            decision = self._decisions[place]
+            if decision.ending == "open" and not decision.verdicts:
+                why = (
+                    "the run ended before its answer was judged" if decision.proposal else "the run ended before an answer came"
+                )
+                self._update(place, ending="unanswered", detail=_joined(decision.detail, why, "; "))
+
+    @property
+    def _is_shadow(self) -> bool:
+        return self._started is not None and self._started.envelope.authority.shadow
+
     def _reason(self, place: int) -> str:
         proposal = self._decisions[place].proposal
         return proposal.reason if proposal else ""
@@ -210,6 +226,8 @@ class _Book:
             interventions=len(applied),
             reflex_interventions=sum(decision.source == "reflex" for decision in applied),
             rejections=self._num_rejections,
+            is_shadow=self._is_shadow,
+            shadow_interventions=sum(decision.ending == "shadow" for decision in self._decisions),
             recipe_start=dict(state.initial.values),
             recipe_now=dict(state.recipe.values),
             problems=tuple(self._problems),
@@ -235,6 +253,21 @@ def _outcome(intervention: Intervention) -> Outcome | None:
         num_evaluations=intervention.evaluations_measured,
         is_complete=intervention.is_complete,
         met=intervention.met,
+    )
+
+
+def _proposed(record: ProposalReceived) -> Proposed:
+    proposal = record.proposal
+    return Proposed(
+        kind=proposal.action.kind,
+        action=describe(proposal.action),
+        reason=proposal.reason,
+        expectation=proposal.expectation,
+        latency_seconds=record.latency_seconds,
+        by=record.by,
+        failure=record.failure,
+        objection=record.objection,
+        approved_by=record.approved_by,
     )
 
 

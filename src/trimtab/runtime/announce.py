@@ -10,7 +10,15 @@ import logging
 from typing import Final
 
 from trimtab.decision.action import Stop, describe
-from trimtab.ledger.record import ActionFailed, ActionIntended, ManagerFailed, ProblemNoticed, Record
+from trimtab.ledger.record import (
+    SUPERSEDED,
+    ActionFailed,
+    ActionIntended,
+    ManagerFailed,
+    ProblemNoticed,
+    ProposalReceived,
+    Record,
+)
 
 LOG: Final = logging.getLogger("trimtab")
 
@@ -32,8 +40,14 @@ class Announcer:
                 LOG.warning("step %d: intervention %d failed: %s", record.step, record.intervention, record.problem)
             case ProblemNoticed():
                 LOG.warning("step %d: %s: %s", record.step, record.problem, record.detail)
-            case ManagerFailed() if record.problem not in self._failures and record.problem != "superseded":
-                self._failures.add(record.problem)
+            case ManagerFailed() if record.problem != SUPERSEDED and self._is_new(record.problem):
                 LOG.warning("step %d: the manager failed (%s): %s; no action", record.step, record.problem, record.detail)
+            case ProposalReceived() if record.failure and self._is_new(record.failure.partition(":")[0]):
+                LOG.warning("step %d: the manager failed (%s); %s answered for it", record.step, record.failure, record.by)
             case _:
                 pass
+
+    def _is_new(self, failure: str) -> bool:
+        is_new = failure not in self._failures
+        self._failures.add(failure)
+        return is_new

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from trimtab.decision.briefing import Briefing
+from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Proposal
+from trimtab.errors import CapReached, ProviderError, ReplyError, TrimtabError
+
+_MAX_TOLD: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A well-formed proposal, and how long it took."""
+    """A well-formed proposal, how long it took, and what it took.
+
+    Args:
+        question: The question it answers.
+        proposal: The proposal.
+        latency_seconds: Seconds since the question.
+        objection: Why it must be rejected, such as a person's words; empty for none.
+        approved_by: Who approved it, where approval was asked for.
+        consultation: What asking a language model took.
+    """
 
     question: int
     proposal: Proposal
     latency_seconds: float
+    objection: str = ""
+    approved_by: str = ""
+    consultation: Consultation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +41,7 @@ class Failure:
     question: int
     problem: str
     detail: str
+    consultation: Consultation | None = None
 
 
 class ManagerClient(Protocol):
@@ -44,4 +61,27 @@ class ManagerClient(Protocol):
 
     def close(self) -> None:
         """End the manager; never waits for it."""
+        ...
+
+
+def problem_of(error: Exception) -> str:
+    """Return a word for what a manager raised."""
+    if isinstance(error, ProviderError):
+        return error.fault
+    if isinstance(error, CapReached):
+        return "cap reached"
+    return "not a proposal" if isinstance(error, ReplyError) else "error"
+
+
+def told(error: Exception) -> str:
+    """Return what a manager raised as one short text."""
+    return (str(error) if isinstance(error, TrimtabError) else repr(error))[:_MAX_TOLD]
+
+
+@runtime_checkable
+class Withdrawing(Protocol):
+    """A client whose question others can see, so that it has to be told when an answer no longer counts."""
+
+    def withdraw(self, question: int) -> None:
+        """Take the question back if it is still open; never raises."""
         ...

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,14 @@ from trimtab.controller.event import (
 )
 from trimtab.controller.state import State
 from trimtab.controller.step import step as control
+from trimtab.controls.bounds import Bounds
 from trimtab.controls.recipe import Recipe
 from trimtab.decision.action import checkpoint_of
 from trimtab.errors import CheckpointError, TrimtabError
 from trimtab.ledger.journal import Journal
+from trimtab.ledger.record import ManagerFailed, ProposalReceived
 from trimtab.runtime.announce import Announcer
-from trimtab.runtime.answer import ManagerClient
+from trimtab.runtime.answer import ManagerClient, Withdrawing
 from trimtab.runtime.clock import Clock
 from trimtab.telemetry.telemetry import Telemetry
 from trimtab.verification.verdict import VerifiedAction
@@ -51,6 +53,14 @@ class _Unproved:
     controls: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """Where the value in effect of a control was found last, and on which side of its bounds that was said to be."""
+
+    observed: float
+    said: str
+
+
 class Engine:
     """Runs the controller over one run.
 
@@ -62,6 +72,7 @@ class Engine:
         telemetry: Goes back with the state on a rollback.
         clock: Time, for the record.
         on_rewind: Called after the state went back to a checkpoint.
+        look_around: Returns pairs of a problem and its detail: what the integration sees going wrong around the run.
     """
 
     def __init__(
@@ -73,14 +84,18 @@ class Engine:
         telemetry: Telemetry,
         clock: Clock,
         on_rewind: Callable[[], None],
+        look_around: Callable[[], Iterable[tuple[str, str]]] = tuple,
     ) -> None:
         self._journal = journal
         self._bindings = bindings
         self._store = store
         self._manager = manager
+        self._withdrawing = manager if isinstance(manager, Withdrawing) else None
         self._telemetry = telemetry
         self._clock = clock
         self._on_rewind = on_rewind
+        self._look_around = look_around
+        self._rates_out: dict[str, _Position] = {}
         self._announcer = Announcer()
         self._state: State | None = None
         self._unproved: _Unproved | None = None
@@ -130,17 +145,37 @@ class Engine:
         self.dispatch(CheckpointWritten(step, id))
         return id
 
+    def surroundings(self) -> tuple[tuple[str, str], ...]:
+        """Return pairs of a problem and its detail: what goes wrong around the run."""
+        return tuple(self._look_around())
+
     def foreign_hands(self) -> tuple[str, ...]:
-        """Return what is wrong with the controls because of somebody else's hand on them."""
+        """Return what is wrong with the controls because of somebody else's hand on them.
+
+        A value in effect that left its bounds is told once, until it was inside again.
+        """
         envelope, recipe = self.state.envelope, self.state.recipe
         wrong: list[str] = []
         for name, binding in self._bindings.items():
-            live, taken, high = binding.read(), binding.took_effect(), envelope.control(name).bounds.high
+            live, taken = binding.read(), binding.took_effect()
             if live != recipe[name]:
                 wrong.append(f"{name} is {live!r}, not {recipe[name]!r} as trimtab left it")
-            elif taken is not None and taken.observed > high * (1 + 1e-6):
-                wrong.append(f"{name} is {taken.observed:.6g} in effect, above its bound {high!r}, and not through trimtab")
+            elif taken is not None:
+                before, now = self._rates_out.get(name), self._position(name, envelope.control(name).bounds, taken.observed)
+                self._rates_out[name] = now
+                if now.said and (before is None or before.said != now.said):
+                    wrong.append(f"{name} is {now.observed:.6g} in effect, {now.said}, and not through trimtab")
         return tuple(wrong)
+
+    def _position(self, name: str, bounds: Bounds, observed: float) -> _Position:
+        before = self._rates_out.get(name)
+        if observed > bounds.high + abs(bounds.high) * 1e-6:
+            return _Position(observed, f"above its bound {bounds.high!r}")
+        # A warm-up begins below and comes in by itself.
+        is_rising = before is None or observed > before.observed
+        if observed < bounds.low - abs(bounds.low) * 1e-6 and not is_rising:
+            return _Position(observed, f"below its bound {bounds.low!r}")
+        return _Position(observed, "")
 
     def read_back(self, step: int) -> None:
         """Record what the first optimizer step after an intervention really used."""
@@ -154,7 +189,7 @@ class Engine:
             self.dispatch(ReadBackTaken(step, unproved.intervention, results))
         elif step - unproved.applied_step > _READ_BACK_WITHIN_STEPS:
             self._unproved = None
-            detail = f"no optimizer step ran within {_READ_BACK_WITHIN_STEPS} steps, so nothing can be read back"
+            detail = f"no optimizer step could show it within {_READ_BACK_WITHIN_STEPS} steps, so nothing can be read back"
             self.dispatch(ProblemFound(step, "a change was not seen in effect", detail))
 
     def _respond(self, event: Event) -> None:
@@ -168,6 +203,8 @@ class Engine:
             case Append():
                 self._journal.append(effect.record, self._clock.wall_seconds())
                 self._announcer.tell(effect.record)
+                if self._withdrawing is not None and isinstance(effect.record, (ProposalReceived, ManagerFailed)):
+                    self._withdrawing.withdraw(effect.record.question)  # the reflex or the steps may have closed it
             case Ask():
                 self._manager.ask(at, effect.briefing)
             case Enact():

@@ -12,10 +12,15 @@ import os
 import select
 import subprocess
 import sys
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import IO, Final
 
+from pydantic import TypeAdapter
+
 from trimtab.decision.briefing import Briefing
+from trimtab.decision.consultation import Consultation
 from trimtab.decision.wire import MAX_REPLY_BYTES, parse_reply
 from trimtab.errors import ReplyError
 from trimtab.ledger.codec import canonical, encode
@@ -23,11 +28,13 @@ from trimtab.ledger.record import ManagerAsked
 from trimtab.runtime.answer import Answer, Failure
 from trimtab.runtime.clock import Clock
 from trimtab.runtime.manager_spec import ManagerSpec
+from trimtab.runtime.worker_setup import WorkerSetup
 
 MAX_STARTS: Final = 5
 _READ_BYTES: Final = 65_536
 _MAX_LINE: Final = 2 * MAX_REPLY_BYTES + 1024
-_MOST_STRAY_LINES: Final = 16
+_MOST_LINES_ASIDE: Final = 32
+_MAX_WORD: Final = 40
 
 
 class ManagerProcess:
@@ -38,6 +45,7 @@ class ManagerProcess:
         log: File that receives what the manager prints.
         deadline_seconds: Longest one question may take.
         clock: For the deadline and the latency.
+        setup: What the process is told besides.
         command: How to start the worker; for tests.
     """
 
@@ -47,9 +55,10 @@ class ManagerProcess:
         log: Path,
         deadline_seconds: float,
         clock: Clock,
+        setup: WorkerSetup,
         command: tuple[str, ...] = (sys.executable, "-m", "trimtab.runtime.worker"),
     ) -> None:
-        self._command = (*command, spec.kind, spec.argument)
+        self._command = (*command, spec.kind, spec.argument, setup.encode())
         self._log = log
         self._deadline_seconds = deadline_seconds
         self._clock = clock
@@ -60,7 +69,8 @@ class ManagerProcess:
         self._outgoing = b""
         self._incoming = b""
         self._failure: Failure | None = None
-        self._num_stray = 0
+        self._consultation: Consultation | None = None
+        self._num_aside = 0
         self._start()
 
     @property
@@ -73,7 +83,8 @@ class ManagerProcess:
         self._question = briefing.question
         self._asked_seconds = self._clock.monotonic_seconds()
         self._failure = None
-        self._num_stray = 0
+        self._consultation = None
+        self._num_aside = 0
         if self._process is None:
             self._start()
         if self._process is None:
@@ -97,9 +108,10 @@ class ManagerProcess:
         if outcome is None and self._age_seconds() > self._deadline_seconds:
             self.close()
             outcome = Failure(self._question, "late", f"no answer within {self._deadline_seconds:g} seconds")
-        if outcome is not None:
-            self._question, self._failure = None, None
-        return outcome
+        if outcome is None:
+            return None
+        self._question, self._failure = None, None
+        return replace(outcome, consultation=self._consultation)
 
     def wait(self, seconds: float) -> Answer | Failure | None:
         """Wait for the outcome, at most ``seconds``."""
@@ -200,30 +212,34 @@ class ManagerProcess:
         try:
             message = json.loads(line)
             question = message["question"]
-            error = message.get("error")
-            reply = message.get("reply")
+            error, problem, reply = message.get("error"), message.get("problem"), message.get("reply")
+            taken = _consultation(message.get("consultation"))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             self.close()  # what follows a broken line cannot be told apart from it
             return Failure(self._question, "not a proposal", "the manager's process broke its protocol")
         if question != self._question:
-            return self._stray()
+            return self._aside("answers to other questions")
+        if taken is not None:
+            self._consultation = taken
+            return self._aside("reports")
         if error is not None or not isinstance(reply, str):
             detail = error if isinstance(error, str) else "an answer without a reply"
-            return Failure(self._question, "error", detail[:500])
+            word = problem if isinstance(problem, str) and 0 < len(problem) <= _MAX_WORD else "error"
+            return Failure(self._question, word, detail[:500])
         try:
             answer = Answer(self._question, parse_reply(reply), self._age_seconds())
-        except ReplyError as problem:
-            return Failure(self._question, "not a proposal", str(problem)[:500])
+        except ReplyError as refused:
+            return Failure(self._question, "not a proposal", str(refused)[:500])
         self._num_starts = 1  # it works: earlier failures no longer count against it
         return answer
 
-    def _stray(self) -> Failure | None:
-        """Pass over the late answer to a question that was given up; only so many can be late."""
-        self._num_stray += 1
-        if self._num_stray <= _MOST_STRAY_LINES or self._question is None:
+    def _aside(self, lines: str) -> Failure | None:
+        """Pass over a line that is no outcome; a process that writes too many of them is ended."""
+        self._num_aside += 1
+        if self._num_aside <= _MOST_LINES_ASIDE or self._question is None:
             return None
         self.close()
-        return Failure(self._question, "flood", f"more than {_MOST_STRAY_LINES} answers to other questions")
+        return Failure(self._question, "flood", f"more than {_MOST_LINES_ASIDE} {lines}")
 
     def _lost(self, error: OSError | None) -> None:
         process = self._process
@@ -238,6 +254,15 @@ class ManagerProcess:
 
     def _age_seconds(self) -> float:
         return self._clock.monotonic_seconds() - self._asked_seconds
+
+
+def _consultation(tree: object) -> Consultation | None:
+    return None if tree is None else _consultations().validate_json(json.dumps(tree), strict=True, extra="forbid")
+
+
+@cache
+def _consultations() -> TypeAdapter[Consultation]:
+    return TypeAdapter(Consultation)
 
 
 def _fd(pipe: IO[bytes] | None) -> int:

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.decision.manager import Manager
 from trimtab.decision.no_action import NoActionManager
 from trimtab.decision.random import RandomManager
 from trimtab.decision.rules.manager import RulesManager
 from trimtab.decision.scripted import ScriptedManager
 from trimtab.errors import UsageError, nearest
+from trimtab.runtime import language_model
+from trimtab.runtime.worker_setup import WorkerSetup
 
-KINDS: Final = ("rules", "random", "scripted", "no_action", "python")
-_FORMS: Final = "rules, no_action, random, random:SEED, scripted:FILE, python:MODULE:CLASS, or an object with propose()"
+KINDS: Final = (
+    "rules",
+    "random",
+    "scripted",
+    "no_action",
+    "python",
+    *language_model.KINDS,
+    "external",
+    "human",
+)
+_FORMS: Final = (
+    "rules, no_action, random, random:SEED, scripted:FILE, python:MODULE:CLASS, openai:MODEL, anthropic:MODEL, google:MODEL, "
+    "http://HOST:PORT/v1, local:PATH or local:PACKAGE, external, human:MANAGER, or an object with propose()"
+)
+_BARE: Final = ("rules", "no_action", "external")
+_NOT_INSIDE_HUMAN: Final = ("external", "human")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +50,80 @@ class ManagerSpec:
 
     @classmethod
     def parse(cls, text: str) -> ManagerSpec:
-        """Read a manager's name and check that it could be built.
+        """Read a manager's name.
 
         Raises:
             UsageError: Write one of the forms the message lists.
         """
+        if text.startswith(("http://", "https://")):
+            return cls("url", text)
         kind, _, argument = text.partition(":")
-        if kind not in KINDS:
+        if kind not in KINDS or kind == "url":
             raise UsageError("there is no such manager", received=text, allowed=_FORMS, next_step=nearest(kind, KINDS))
-        spec = cls(kind, argument)
-        if kind in ("scripted", "python") and not argument:
+        if kind in ("scripted", "python", "human") and not argument:
             raise UsageError(f"the manager {kind} needs an argument", received=text, allowed=_FORMS)
         if kind == "python" and not all(argument.partition(":")):
             raise UsageError("the manager's class is missing", received=text, allowed="python:MODULE:CLASS")
-        if kind in ("rules", "no_action") and argument:
+        if kind in _BARE and argument:
             raise UsageError(f"the manager {kind} takes no argument", received=text, allowed=_FORMS)
-        if kind != "python":
-            # Everything but a user's own class is cheap to build: a bad seed or script shows here, at attach.
-            build_manager(spec)
-        return spec
+        return cls(kind, argument)
+
+    @property
+    def inner(self) -> ManagerSpec | None:
+        """Whose proposals a person approves, for ``human``; None for all others."""
+        return ManagerSpec.parse(self.argument) if self.kind == "human" else None
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether it, or the manager whose proposals a person approves, is a language model."""
+        return self.kind in language_model.KINDS or (self.inner is not None and self.inner.is_language_model)
+
+    def check(self, settings: ManagerSettings) -> None:
+        """Check at attach that the manager can be built.
+
+        Raises:
+            UsageError: Correct the argument, or set the key that the message names.
+            MissingExtraError: Install the extra that the message names.
+        """
+        inner = self.inner
+        if inner is not None:
+            if inner.kind in _NOT_INSIDE_HUMAN:
+                raise UsageError(
+                    "a person cannot approve this manager", received=str(self), allowed="human:MANAGER, such as human:rules"
+                )
+            if settings.fallback == "rules":
+                raise UsageError(
+                    "with a person to approve, nothing else may answer",
+                    received="manager.fallback: rules",
+                    allowed="no_action",
+                    next_step="leave fallback out",
+                )
+            inner.check(settings)
+        elif self.kind in language_model.KINDS:
+            language_model.check_language_model(self.kind, self.argument, settings)
+        elif self.kind == "python":
+            _check_module(self.argument)
+        elif self.kind != "external":
+            _build_plain(self)  # cheap, and shows a bad seed or script
 
     def __str__(self) -> str:
+        if self.kind == "url":
+            return self.argument
         return f"{self.kind}:{self.argument}" if self.argument else self.kind
 
 
-def build_manager(spec: ManagerSpec) -> Manager:
-    """Build the manager.
+def build_manager(spec: ManagerSpec, setup: WorkerSetup) -> Manager:
+    """Build the manager in the process that runs it.
 
     Raises:
-        UsageError: Correct the seed, the script or the class that the message names.
+        UsageError: Correct the seed, the script, the class or the model that the message names.
     """
+    if spec.kind in language_model.KINDS:
+        return language_model.build_language_model(spec.kind, spec.argument, setup)
+    return _build_plain(spec)
+
+
+def _build_plain(spec: ManagerSpec) -> Manager:
     match spec.kind:
         case "rules":
             return RulesManager()
@@ -80,6 +142,19 @@ def _seed(argument: str) -> int:
         return int(argument or "0")
     except ValueError:
         raise UsageError("the seed is not a whole number", received=argument, allowed="random:7") from None
+
+
+def _check_module(argument: str) -> None:
+    """Look whether the module can be found; it is imported in its own process only."""
+    package = argument.partition(":")[0].partition(".")[0]
+    # In its own process __main__ is another module.
+    if package == "__main__" or find_spec(package) is None:
+        raise UsageError(
+            "the manager's module cannot be found",
+            received=argument,
+            allowed="python:MODULE:CLASS, with a module that another process can import",
+            next_step="put it beside the training script, or on PYTHONPATH",
+        )
 
 
 def _import_manager(argument: str) -> Manager:

@@ -10,9 +10,10 @@ import threading
 from queue import Empty, SimpleQueue
 
 from trimtab.decision.briefing import Briefing
+from trimtab.decision.consultation import Consultation, Consulting
 from trimtab.decision.manager import Manager
 from trimtab.decision.wire import encode_proposal, proposal_from
-from trimtab.runtime.answer import Answer, Failure
+from trimtab.runtime.answer import Answer, Failure, problem_of, told
 from trimtab.runtime.clock import Clock
 
 
@@ -34,6 +35,7 @@ class ManagerThread:
         self._thread: threading.Thread | None = None
         self._question: int | None = None
         self._asked_seconds = 0.0
+        self._consultation: Consultation | None = None
 
     def ask(self, step: int, briefing: Briefing) -> None:
         """Start answering; ``step`` is part of the briefing already."""
@@ -42,6 +44,7 @@ class ManagerThread:
         if self._thread is not None and self._thread.is_alive():
             self._outcomes.put(Failure(briefing.question, "busy", "the manager still works on an earlier question"))
             return
+        self._consultation = None
         self._thread = threading.Thread(target=self._answer, args=(briefing,), name="trimtab-manager", daemon=True)
         try:
             self._thread.start()
@@ -79,15 +82,21 @@ class ManagerThread:
         if self._question is None or self._age_seconds() <= self._deadline_seconds:
             return None
         question, self._question = self._question, None
-        return Failure(question, "late", f"no answer within {self._deadline_seconds:g} seconds")
+        return Failure(question, "late", f"no answer within {self._deadline_seconds:g} seconds", self._consultation)
 
     def _answer(self, briefing: Briefing) -> None:
+        if isinstance(self._manager, Consulting):
+            self._manager.report_to(self._report)
         try:
             # Through the wire form, so that an object's answer is checked like any other.
             proposal = proposal_from(encode_proposal(self._manager.propose(briefing)))
-            self._outcomes.put(Answer(briefing.question, proposal, self._age_seconds()))
+            seconds = self._age_seconds()
+            self._outcomes.put(Answer(briefing.question, proposal, seconds, consultation=self._consultation))
         except Exception as error:  # noqa: BLE001 - whatever a manager raises counts as no_action
-            self._outcomes.put(Failure(briefing.question, "error", repr(error)[:500]))
+            self._outcomes.put(Failure(briefing.question, problem_of(error), told(error), self._consultation))
+
+    def _report(self, consultation: Consultation) -> None:
+        self._consultation = consultation
 
     def _age_seconds(self) -> float:
         return self._clock.monotonic_seconds() - self._asked_seconds

@@ -14,6 +14,8 @@ SERIES: Final = "series.jsonl"
 ENVELOPE: Final = "envelope.yaml"
 CHECKPOINTS: Final = "checkpoints"
 MANAGER_LOG: Final = "manager.log"
+EXCHANGE: Final = "exchange"
+ACCOUNT: Final = "spending.sqlite"
 RUNS: Final = Path("runs")
 
 
@@ -47,6 +49,16 @@ class RunDirectory:
     def manager_log(self) -> Path:
         """What the manager's process printed."""
         return self.path / MANAGER_LOG
+
+    @property
+    def exchange(self) -> Path:
+        """Folder through which an external manager and a person answer."""
+        return self.path / EXCHANGE
+
+    @property
+    def account(self) -> Path:
+        """What a language model has spent."""
+        return self.path / ACCOUNT
 
 
 @dataclass(frozen=True, slots=True)

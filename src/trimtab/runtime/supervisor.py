@@ -286,6 +286,8 @@ class Supervisor:
             self._checkpoint = self._engine.save_checkpoint(self._step)
             for finding in self._engine.foreign_hands():
                 self._notice("something else has a hand on a control", finding)
+            for problem, detail in self._engine.surroundings():
+                self._notice(problem, detail)
 
     def _take_evaluation(self, metrics: Mapping[str, object]) -> None:
         step = self._step
@@ -299,7 +301,10 @@ class Supervisor:
         reading = self._reader.take_now(step, metrics)
         name = self._objective.signal
         if name not in reading.values:
-            reported = ", ".join(sorted(reading.values)[:20]) or "nothing"
+            if reading.refused is not None:
+                self._notice("a signal was refused", reading.refused)
+            given = [f"{key}{'' if key in reading.values else ' (no number)'}" for key in list(metrics)[:20]]
+            reported = ", ".join(given) or "nothing"
             self._notice("the objective is missing from an evaluation", f"expected {name!r}; reported: {reported}")
             return
         if self._checkpoint is None:
@@ -342,10 +347,19 @@ class Supervisor:
         if state.phase is Phase.ASKED:
             outcome = self._manager.wait(wait_seconds) if wait_seconds else self._manager.poll()
             if isinstance(outcome, Answer):
-                event = AnswerReceived(self._step, outcome.question, outcome.proposal, outcome.latency_seconds)
+                event = AnswerReceived(
+                    self._step,
+                    outcome.question,
+                    outcome.proposal,
+                    outcome.latency_seconds,
+                    outcome.objection,
+                    outcome.approved_by,
+                    outcome.consultation,
+                )
                 self._engine.dispatch(event)
             elif outcome is not None:
-                self._engine.dispatch(AnswerFailed(self._step, outcome.question, outcome.problem, outcome.detail))
+                failed = AnswerFailed(self._step, outcome.question, outcome.problem, outcome.detail, outcome.consultation)
+                self._engine.dispatch(failed)
         if self._engine.state.question is not None and not wait_seconds:
             self._engine.dispatch(StepTaken(self._step))
 

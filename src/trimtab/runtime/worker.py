@@ -1,8 +1,9 @@
 """The manager's own process: reads questions on standard input, writes answers on standard output.
 
-One JSON object a line. A question is a ``manager_asked`` record, exactly as it stands in the ledger.
-An answer is ``{"question": N, "reply": TEXT}`` or ``{"question": N, "error": TEXT}``. The process ends
-when its input does, so it never outlives the training run.
+One JSON object a line. A question is a ``manager_asked`` record, exactly as it stands in the ledger. An answer is
+``{"question": N, "reply": TEXT}`` or ``{"question": N, "problem": WORD, "error": TEXT}``; before it may come any number of
+``{"question": N, "consultation": {...}}``, so that what a call takes is known even if the process is ended during it. The
+process ends when its input does, so it never outlives the training run.
 """
 
 from __future__ import annotations
@@ -10,47 +11,91 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TextIO
+from collections.abc import Callable
+from typing import Any, TextIO, cast
 
+from trimtab.decision.briefing import Briefing
+from trimtab.decision.consultation import Consulting
 from trimtab.decision.manager import Manager
+from trimtab.decision.proposal import Proposal
 from trimtab.decision.wire import encode_proposal
-from trimtab.errors import LedgerError, UsageError
-from trimtab.ledger.codec import decode
+from trimtab.errors import LedgerError
+from trimtab.ledger.codec import decode, freeze
 from trimtab.ledger.record import ManagerAsked
+from trimtab.runtime.answer import problem_of, told
 from trimtab.runtime.manager_spec import ManagerSpec, build_manager
+from trimtab.runtime.redaction import RedactingStream, Redactor
+from trimtab.runtime.worker_setup import WorkerSetup
+
+Say = Callable[[dict[str, object]], None]
 
 
-def answer(manager: Manager, line: str) -> dict[str, object]:
-    """Return the answer to one question; a manager's failure is an answer too."""
+def answer(manager: Manager, line: str, say: Say) -> None:
+    """Answer one question; a manager's failure is an answer too."""
     record = decode(json.loads(line))
     if not isinstance(record, ManagerAsked):
         raise LedgerError("a question is a manager_asked record", received=record.kind)
+    number = record.question
+    if isinstance(manager, Consulting):
+        manager.report_to(lambda taken: say({"question": number, "consultation": freeze(taken)}))
     try:
         reply = json.dumps(encode_proposal(manager.propose(record.briefing)))
     except Exception as error:  # noqa: BLE001 - whatever a manager raises counts as no_action
-        return {"question": record.question, "error": repr(error)[:500]}
-    return {"question": record.question, "reply": reply}
+        say({"question": number, "problem": problem_of(error), "error": told(error)})
+    else:
+        say({"question": number, "reply": reply})
 
 
-def serve(manager: Manager, questions: TextIO, answers: TextIO) -> None:
+def serve(manager: Manager, questions: TextIO, say: Say) -> None:
     """Answer every question until the input ends."""
     for line in questions:
-        answers.write(json.dumps(answer(manager, line)) + "\n")
-        answers.flush()
+        answer(manager, line, say)
+
+
+class _NotBuilt:
+    """Stands for a manager that could not be built: the ledger then says why, instead of that a process ended."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def propose(self, briefing: Briefing) -> Proposal:
+        raise self._error
+
+
+def _build(spec: ManagerSpec, setup: WorkerSetup) -> Manager:
+    try:
+        return build_manager(spec, setup)
+    except Exception as error:  # noqa: BLE001 - a user's class may raise anything while it is made
+        sys.stderr.write(f"{told(error)}\n")
+        return _NotBuilt(error)
+
+
+def _redacted(tree: Any, redactor: Redactor) -> Any:
+    """Return a JSON tree without secrets in its texts; its numbers are left alone."""
+    if isinstance(tree, str):
+        return redactor.redact(tree)
+    if isinstance(tree, dict):
+        return {key: _redacted(value, redactor) for key, value in cast("dict[str, Any]", tree).items()}
+    if isinstance(tree, list):
+        return [_redacted(item, redactor) for item in cast("list[Any]", tree)]
+    return tree
 
 
 def main() -> int:
-    """Run the manager named by the arguments ``KIND ARGUMENT``."""
+    """Run the manager named by the arguments ``KIND ARGUMENT SETUP``."""
     # What a manager prints must not be taken for an answer: standard output becomes the log.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(2, 1)
+    redactor = Redactor.from_environment(os.environ)
+    sys.stdout = sys.stderr = RedactingStream(sys.stderr, redactor)
     os.nice(5)
-    try:
-        manager = build_manager(ManagerSpec(sys.argv[1], sys.argv[2]))
-    except UsageError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    serve(manager, sys.stdin, answers)
+    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # a local model is on this machine, or nowhere
+
+    def say(message: dict[str, object]) -> None:
+        answers.write(json.dumps(_redacted(message, redactor), ensure_ascii=False) + "\n")
+        answers.flush()
+
+    serve(_build(ManagerSpec(sys.argv[1], sys.argv[2]), WorkerSetup.decode(sys.argv[3])), sys.stdin, say)
     return 0
 
 

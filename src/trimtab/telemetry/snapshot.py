@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import median
+from typing import Final
 
 from trimtab.telemetry.signal import Kind
 from trimtab.telemetry.window import Window
+
+MAX_NEWEST: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Summary:
         highest: Highest value in the window.
         spacing_steps: Median distance between the newest values, in steps; 0 with fewer than two.
         age_steps: Steps since ``last``.
+        newest: The newest values of a signal that is measured at evaluations, oldest first, at most `MAX_NEWEST`: a
+            straight line does not say that a curve has turned.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Summary:
     highest: float
     spacing_steps: float = 0.0
     age_steps: int = 0
+    newest: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ def summarize(name: str, kind: Kind, window: Window, step: int) -> Summary | Non
         highest=max(values),
         spacing_steps=window.spacing,
         age_steps=window.age(step),
+        newest=tuple(values[-MAX_NEWEST:]) if kind == "evaluation" else (),
     )
 
 

@@ -112,8 +112,9 @@ def test_a_bad_signal_does_not_blind_the_reflex(tmp_path: Path) -> None:
     [
         ({"val_loss": 1.0}, "the objective is missing from an evaluation", "expected 'val/loss'; reported: val_loss"),
         ({}, "the objective is missing from an evaluation", "reported: nothing"),
-        ({"val/loss": "low"}, "the objective is missing from an evaluation", "reported: nothing"),
-        ({1: 1.0}, "the objective is missing from an evaluation", "reported: nothing"),
+        ({"val/loss": "1.0"}, "the objective is missing from an evaluation", "reported: val/loss (no number)"),
+        ({"val/loss": "1.0"}, "a signal was refused", "received str: '1.0'; allowed: a number or a tensor with one element"),
+        ({1: 1.0, "x": 2}, "the objective is missing from an evaluation", "reported: 1 (no number), x"),
         (0.5, "an evaluation is not a mapping", "give values by name: {'val/loss': ...}"),
         (None, "an evaluation is not a mapping", "give values by name: {'val/loss': ...}"),
     ],
@@ -399,14 +400,14 @@ def test_a_manager_that_raises_or_returns_garbage_changes_nothing(tmp_path: Path
         def propose(self, briefing: Any) -> Any:
             return ["adjust", float("nan")]
 
-    for name, manager in (("raises", Raises()), ("garbage", Garbage())):
+    for name, manager, problem in (("raises", Raises(), "error"), ("garbage", Garbage(), "not a proposal")):
         workload = mlp(7)
         envelope = boundary()
         with supervise(workload, tmp_path / name, manager, envelope=envelope) as supervisor:
             workload.train(STEPS, supervisor, a_value())
             assert not supervisor.is_held
         assert workload.hashes == _plain()
-        assert [record.problem for record in records(supervisor, ManagerFailed)] == ["error"] * 4
+        assert [record.problem for record in records(supervisor, ManagerFailed)] == [problem] * 4
 
 
 def test_attach_refuses_an_objective_that_could_never_be_watched(tmp_path: Path) -> None:

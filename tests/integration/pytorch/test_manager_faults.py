@@ -16,9 +16,8 @@ from tests.integration.pytorch.conftest import mlp, supervise
 from tests.integration.pytorch.managed import a_value, boundary, free, records
 from tests.unit.runtime.workers import PRELUDE, zombies
 from trimtab.controls.envelope import Deliberation
-from trimtab.integrations.pytorch import attach
 from trimtab.ledger.record import ActionApplied, ManagerFailed
-from trimtab.runtime import manager_process
+from trimtab.runtime import manager_process, open_manager
 from trimtab.runtime.manager_process import ManagerProcess
 
 STEPS = 150
@@ -70,7 +69,7 @@ def _run(seed: int, path: Path) -> tuple[int, int, int]:
 def _run_until(num_faults: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager_process, "MAX_STARTS", 1_000_000)
     command = (sys.executable, "-S", "-E", "-c", PRELUDE + _RESTLESS)
-    monkeypatch.setattr(attach, "ManagerProcess", partial(ManagerProcess, command=command))
+    monkeypatch.setattr(open_manager, "ManagerProcess", partial(ManagerProcess, command=command))
     faults = failures = interventions = 0
     for seed in range(num_faults):
         counts = _run(seed, tmp_path / str(seed))
@@ -95,7 +94,7 @@ def test_500_kills_and_hangs_at_random_moments_change_nothing(tmp_path: Path, mo
 
 
 def test_a_manager_that_never_starts_leaves_the_run_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attach, "ManagerProcess", partial(ManagerProcess, command=("/does/not/exist",)))
+    monkeypatch.setattr(open_manager, "ManagerProcess", partial(ManagerProcess, command=("/does/not/exist",)))
     workload = mlp(1)
     with supervise(workload, tmp_path / "run", "rules") as supervisor:
         workload.train(40, supervisor, a_value())

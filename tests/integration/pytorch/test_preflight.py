@@ -76,19 +76,25 @@ def test_attaching_logs_the_table_and_warns_if_something_is_limited(
     is_limited: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     workload = mlp(0)
-    control = trimtab.dropout(0.0, 0.5, when="boundary" if is_limited else "live")
+    if is_limited:
+        workload.loader = None  # type: ignore[assignment]
+    control = trimtab.dropout(0.0, 0.5, when="boundary")  # as it was asked for: that is no limit
     with caplog.at_level(logging.INFO, "trimtab"):
         supervise(workload, tmp_path / "run", envelope=boundary((RATE, control))).close()
     (logged,) = [record for record in caplog.records if "preflight" in record.getMessage()]
     assert logged.levelno == (logging.WARNING if is_limited else logging.INFO)
-    first, header, rate, dropout = logged.getMessage().splitlines()
+    first, header, rate, dropout, *notes = logged.getMessage().splitlines()
     assert first == "run: preflight"
     assert header.split() == ["control", "now", "bounds", "answer", "reason"]
     assert rate.split()[:6] == ["learning_rate", "0.01", "1e-06", "to", "1", "live"]
     assert dropout.split()[:2] == ["dropout", "0.1"]
     (started,) = records(tmp_path / "run", RunStarted)
     said = "dropout: boundary: changes after any step: boundary_every_steps is 1"
-    assert started.notes == ((said,) if is_limited else ())
+    missing = "no loader was given: a rollback does not restore the data position"
+    assert started.notes == ((missing, said) if is_limited else (said,))
+    assert (f"note: {missing}" in notes) == is_limited
+    hint = "note: reflex.skip_batches: 16 instead of 200, as an epoch of the loader has 16 batches"
+    assert (hint in notes) != is_limited, "what limits nothing is told, and neither recorded nor a warning"
 
 
 def test_all_impossible_controls_are_named_at_once_and_nothing_is_left(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_value_that_is_no_number_is_left_out_and_the_others_kept(loop: Loop) -
     (reading,) = loop.take(loss=1.0, text="high", matrix=torch.zeros(2))
     assert reading.values == {"loss": 1.0}
     assert reading.refused is not None
-    assert reading.refused.startswith("the signal 'text' is not a number; received str: high")
+    assert reading.refused.startswith("the signal 'text' is not a number; received str: 'high'")
     taken = loop.reader.take_now(5, {"val/loss": torch.tensor(2.0), "matrix": torch.zeros(2, 2), 3: 1.0})  # type: ignore[dict-item]
     assert (taken.step, taken.values) == (5, {"val/loss": 2.0})
     assert "a tensor of shape [2, 2]" in str(taken.refused)

@@ -17,7 +17,7 @@ from tests.integration.pytorch.conftest import WORKLOADS, Workload, mlp, supervi
 from tests.integration.pytorch.managed import CONTROLS, records
 from trimtab.controls.envelope import Envelope, Objective, Reflex
 from trimtab.decision.action import Rollback, SkipBatches, Stop, checkpoint_of
-from trimtab.ledger.record import ActionApplied, ActionIntended, SymptomObserved, VerdictGiven
+from trimtab.ledger.record import ActionApplied, ActionIntended, RunStarted, SymptomObserved, VerdictGiven
 from trimtab.runtime.supervisor import Supervisor
 
 Fault = Callable[[Workload, int], None]
@@ -154,6 +154,37 @@ def test_a_bad_batch_is_skipped_at_the_second_attempt(tmp_path: Path) -> None:
     assert _is_finite(workload)
     # From batch 20 on 10 were passed over: steps 33 to 70 trained on batches 31 to 68, and the bad one was not met again.
     assert [index + 1 for index, loss in enumerate(workload.losses) if math.isnan(loss)] == [26, 32]
+
+
+@pytest.mark.parametrize(("every", "passed_over"), [(10, 16), (20, 20), (100, 100), (250, 200)])
+def test_of_a_small_loader_no_more_is_skipped_than_an_epoch_or_leads_back_to_the_checkpoint(
+    every: int, passed_over: int, tmp_path: Path
+) -> None:
+    workload = mlp(4)
+    assert len(workload.loader) == 16
+    with supervise(workload, tmp_path / "run", every=every) as supervisor:
+        workload.train(8, supervisor, loss_hook=_nan_at(4, 6))
+        (started,) = records(supervisor, RunStarted)
+    assert started.envelope.reflex.skip_batches == passed_over, "the record and the verifier go by what is skipped"
+    assert [record.action for record in _by_reflex(supervisor) if isinstance(record.action, SkipBatches)] == [
+        SkipBatches(passed_over)
+    ]
+
+
+def test_a_loader_that_cannot_skip_or_has_no_length_changes_no_limit(tmp_path: Path) -> None:
+    class Endless:
+        def skip(self, count: int) -> None:
+            raise AssertionError
+
+    for name, loader in (
+        ("plain", torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(3)))),
+        ("endless", Endless()),
+    ):
+        workload = mlp(4)
+        workload.loader = loader  # type: ignore[assignment]
+        supervise(workload, tmp_path / name).close()
+        (started,) = records(tmp_path / name, RunStarted)
+        assert started.envelope.reflex.skip_batches == 200
 
 
 def test_a_fault_that_is_everywhere_stops_the_run_and_is_named(tmp_path: Path) -> None:

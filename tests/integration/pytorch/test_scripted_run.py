@@ -19,7 +19,6 @@ from trimtab.controls.envelope import Deliberation
 from trimtab.decision.action import Rollback
 from trimtab.decision.wire import encode_proposal
 from trimtab.errors import ControlError, OwnershipError
-from trimtab.integrations.pytorch import attach
 from trimtab.ledger.record import (
     ActionApplied,
     ActionIntended,
@@ -31,6 +30,7 @@ from trimtab.ledger.record import (
     RunStarted,
     VerdictGiven,
 )
+from trimtab.runtime import open_manager
 
 
 @dataclass
@@ -193,7 +193,7 @@ def _async(lead: int = 5, stale: int = 8) -> Deliberation:
 
 
 def _run_async(path: Path, polls: int, monkeypatch: pytest.MonkeyPatch, **deliberation: int) -> tuple[list[str], Path]:
-    monkeypatch.setattr(attach, "ManagerThread", lambda manager, *_: SlowClient(manager, polls))
+    monkeypatch.setattr(open_manager, "ManagerThread", lambda manager, *_: SlowClient(manager, polls))
     workload = mlp(5)
     manager = script((10, adjust(learning_rate=5e-3, dropout=0.3)), (20, Rollback("step-00000020")), (30, adjust(dropout=0.5)))
     envelope = boundary(deliberation=_async(**deliberation))
@@ -228,7 +228,7 @@ def test_an_answer_after_its_step_is_applied_when_it_comes_and_a_stale_one_is_no
     hashes, stale = _run_async(tmp_path / "stale", 9, monkeypatch)
     assert records(stale, ActionIntended) == []
     assert {record.problem for record in records(stale, ManagerFailed)} == {"late"}
-    assert [record.step for record in records(stale, ManagerFailed)] == [19, 29, 39]
+    assert [record.step for record in records(stale, ManagerFailed)] == [18, 28, 38]
     assert hashes == _plain(45), "a stale answer did something"
 
 

@@ -40,3 +40,9 @@ def test_the_help_imports_no_torch() -> None:
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     assert {"trimtab", "typer"} <= loaded
     assert not loaded & {"torch", "numpy", "safetensors"}
+
+
+@pytest.mark.parametrize("module", ["trimtab", "trimtab.cli.app"])
+def test_python_runs_the_command_line_as_a_module(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, f"trimtab {trimtab.__version__}\n")

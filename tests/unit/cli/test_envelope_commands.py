@@ -35,6 +35,15 @@ def make():
 
 def nothing():
     return None
+
+def broken():
+    return [1][torch.tensor(1)]
+
+def breaks_later():
+    setup = make()
+    def step(batch):
+        raise KeyError("no such batch")
+    return CalibrationSetup(setup.model, setup.optimizer, step, setup.loader)
 """
 
 
@@ -112,7 +121,7 @@ objective: maximize val/accuracy
 controls:
   learning_rate: {low: 1e-4, high: 1e-2, moves: {multiply: [0.5, 2]}, largest_change: 2}
   batch_size: {low: 16, high: 64, rate_scaling: sqrt, when: boundary}
-  dropout/encoder: {low: 0, high: 0.2, modules: "encoder.*", max_values: 3}
+  dropout/encoder: {low: 0, high: 0.2, modules: "encoder.*", max_values: 3, moves: {set: [0, 0.1, 0.2, 0.3]}}
 signals: {entropy: rollout/ent}
 deliberation: {boundary_every_steps: 100}
 """
@@ -136,7 +145,7 @@ def test_check_explains_the_file(capsys: pytest.CaptureFixture[str]) -> None:
         "every 100 steps; answers wait for it",
         "goes back to the last good state",
         "entropy is rollout/ent",
-        "warning: dropout/encoder: set 0.3, 0.4, 0.5 can never be reached: not within 0 to 0.2",
+        "warning: dropout/encoder: set 0.3 can never be reached: not within 0 to 0.2",
     ):
         assert told in plain(out), told
     assert "nothing odd" not in out
@@ -239,6 +248,63 @@ def test_calibrate_refuses_what_it_cannot_use(
     code, _, err = call(capsys, "calibrate", *arguments)
     assert code == 2
     assert says in plain(err)
+
+
+@pytest.mark.parametrize(
+    ("function", "raised", "line"),
+    [
+        ("broken", "IndexError: list index out of range", "in broken: return [1][torch.tensor(1)]"),
+        ("breaks_later", "KeyError: 'no such batch'", 'in step: raise KeyError("no such batch")'),
+    ],
+)
+def test_what_the_users_own_code_raises_is_told_with_its_own_lines_alone(
+    capsys: pytest.CaptureFixture[str], function: str, raised: str, line: str
+) -> None:
+    setup(f"calibrated_{function}")
+    call(capsys, "init")
+    code, _, err = call(capsys, "calibrate", f"calibrated_{function}:{function}")
+    assert code == 2
+    first, second, third, last = (told.strip() for told in err.strip().splitlines())
+    assert (first.endswith("raised an error"), second, last) == (True, raised, "next:  correct it, and call again")
+    assert f"calibrated_{function}.py:" in third
+    assert third.endswith(line)
+
+
+def test_a_module_that_cannot_be_imported_is_told_as_the_users_own(capsys: pytest.CaptureFixture[str]) -> None:
+    call(capsys, "init")
+    for name, text, raised in (
+        ("calibrated_torn", "def make(:\n", "SyntaxError: invalid syntax (calibrated_torn.py, line 1)"),
+        ("calibrated_missing", "import no_such_package\n", "ModuleNotFoundError: No module named 'no_such_package'"),
+        (
+            "calibrated_value",
+            "x = 1\nraise ValueError('mine')\n",
+            "calibrated_value.py:2 in <module>: raise ValueError('mine')",
+        ),
+    ):
+        Path(f"{name}.py").write_text(text, encoding="utf-8")
+        code, _, err = call(capsys, "calibrate", f"{name}:make")
+        assert code == 2
+        assert err.startswith(f"error: {name} raised an error\n")
+        assert raised in err
+
+
+def test_a_rate_to_start_with_is_one_that_the_envelope_allows(capsys: pytest.CaptureFixture[str]) -> None:
+    where = setup("calibrated_start")
+    text = "schema: trimtab/envelope/1\nobjective: minimize a\ncontrols:\n  learning_rate: {low: 1e-3, high: 0.02}\n"
+    Path("trimtab.yaml").write_text(text, encoding="utf-8")
+    code, out, _ = call(capsys, "calibrate", where, "--steps", "40")
+    assert code == 0
+    assert "a rate to start with: 0.02, the highest that the envelope allows; " in plain(out)
+
+
+def test_values_that_differ_are_shown_so(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "schema: trimtab/envelope/1\nobjective: minimize a\ncontrols:\n"
+    ema = "  ema_decay: {low: 0.99, high: 0.999999, moves: {set: [0.99, 0.995, 0.999, 0.9995, 0.9999, 0.99999]}}\n"
+    Path("my.yaml").write_text(text + ema, encoding="utf-8")
+    out = plain(call(capsys, "envelope", "check", "my.yaml")[1])
+    assert "ema_decay 0.99 to 0.999999" in out
+    assert "set to 0.99, 0.995, 0.999, 0.9995, 0.9999, 0.99999" in out
+    assert "one move from 0.9995 reaches 0.99, 0.995, 0.999, 0.9999, 0.99999; up to 0.99999 in 1 move" in out
 
 
 def test_calibrate_asks_for_the_learning_rate_before_it_trains(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.unit.report.sample_run import Play, whole_run, write_ledger
+from tests.unit.report.scored_run import TAKEN, ScoredRun, shadow_story
 from trimtab.cli.app import main
+from trimtab.controller.event import AnswerFailed
 
 HOSTILE = "\x1b[31m[red]\n\u202e\ud800"
 
@@ -98,6 +102,57 @@ def test_show_of_a_run_without_decisions(capsys: pytest.CaptureFixture[str], tmp
     assert "No decision yet." in out
 
 
+def test_show_tells_who_answered_and_what_a_shadow_run_would_have_done(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_ledger(tmp_path / "runs" / "shadow", shadow_story())
+    _, out, _ = call(capsys, "show", "shadow")
+    for told in (
+        "0 interventions · 2 that would have been applied · 2 rejections",
+        "none is applied",
+        "#3 step 300 · manager · would have been applied at step 310 (shadow)",
+        "approved by ada",
+        "model-1 · 2 calls · 1,200 tokens read, 80 written · $0.0012 · 0.5 s",
+        "the manager failed: late: no answer within 80 steps; rules answered",
+        "approval: not today",
+    ):
+        assert told in " ".join(out.split())
+
+
+def test_show_counts_what_rules_answered_among_the_quiet_questions(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = ScoredRun(fallback="rules")
+    for _ in range(3):
+        run.next(1.0)
+        run.give(AnswerFailed(run.at + 1, run.now.num_questions, "timeout", "no reply", TAKEN))
+        run.miss()
+    run.close()
+    write_ledger(tmp_path / "runs" / "failing", run.records)
+    _, out, _ = call(capsys, "show", "failing")
+    assert "3 questions · no action · the manager failed at 3 of them" in " ".join(out.split())
+
+
+def test_show_says_of_no_question_of_an_ended_run_that_it_is_open(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = ScoredRun()
+    run.next(1.0)
+    write_ledger(tmp_path / "runs" / "going", run.records)
+    assert "manager · open" in call(capsys, "show", "going")[1]
+    run.close()
+    write_ledger(tmp_path / "runs" / "closed", run.records)
+    assert "left open when the run ended" in call(capsys, "show", "closed")[1]
+
+
+@pytest.mark.parametrize("arguments", [["show", "first"], ["show", "first", "--json"], ["scorecard", "first"], ["runs"]])
+def test_a_reader_that_leaves_early_is_no_error(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", "from trimtab.cli.app import main\nmain()", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=60) in (0, 141)
+
+
 @pytest.mark.parametrize(
     ("run", "told"),
     [
@@ -175,6 +230,24 @@ def test_runs_lists_what_can_be_read_and_what_cannot(capsys: pytest.CaptureFixtu
     assert "1000/1000" in table
 
 
-def test_runs_of_an_empty_folder_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Start one with: trimtab demo" in call(capsys, "runs", "nowhere")[1]
-    assert json.loads(call(capsys, "runs", "nowhere", "--json")[1]) == {"runs": []}
+def test_runs_of_an_empty_folder_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fresh").mkdir()
+    monkeypatch.chdir(tmp_path / "fresh")
+    assert "Start one with: trimtab demo" in call(capsys, "runs")[1], "runs/ is not there before the first run"
+    Path("empty").mkdir()
+    assert "Start one with: trimtab demo" in call(capsys, "runs", "empty")[1]
+    assert json.loads(call(capsys, "runs", "empty", "--json")[1]) == {"runs": []}
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_runs_of_what_is_no_folder_is_an_error(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    for more in ((), ("--json",)):
+        code, out, err = call(capsys, "runs", name, *more)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: there is no such folder; received {name}\nnext:  name the folder")

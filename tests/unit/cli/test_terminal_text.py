@@ -66,6 +66,11 @@ def test_an_error_goes_to_standard_error_with_its_next_step(capsys: pytest.Captu
     assert printed.err == "error: it is\\x1b[2J wrong; received ['\\x1b']; allowed: right\nnext:  do that\n"
 
 
+def test_an_error_of_several_problems_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    print_error(UsageError("a.yaml:1:1: wrong\na.yaml:2:1: wrong\x1b too", next_step="do that"))
+    assert capsys.readouterr().err == "error: a.yaml:1:1: wrong\n       a.yaml:2:1: wrong\\x1b too\nnext:  do that\n"
+
+
 def test_json_is_ascii_and_refuses_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"a": "\x1b\u202e"})
     printed = capsys.readouterr().out

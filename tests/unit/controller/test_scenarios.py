@@ -85,7 +85,7 @@ class TestDeliberation:
     def test_no_answer_in_time_closes_the_question(self) -> None:
         run = Run()
         run.evaluate(100, 2.0)
-        assert run.give(StepTaken(300)) == []
+        assert run.give(StepTaken(299)) == []
         assert run.give(StepTaken(301)) == ["manager_failed"]
         assert run.answer(302, propose(HALVE)) == ["answer_dropped"]
         assert run.give(StepTaken(303)) == []

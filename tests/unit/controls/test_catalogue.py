@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trimtab.controls.catalogue import (
     base_name,
@@ -16,7 +18,7 @@ from trimtab.controls.catalogue import (
     weight_decay,
 )
 from trimtab.controls.entries import ENTRIES
-from trimtab.controls.moves import Add, Multiply
+from trimtab.controls.moves import Add, Multiply, SetTo
 from trimtab.controls.reach import middle
 from trimtab.errors import ControlError
 
@@ -121,3 +123,54 @@ def test_a_control_of_ones_own_has_the_limits_of_its_scale() -> None:
     for name in ("dropout", "learning_rate/head"):
         with pytest.raises(ControlError, match="the catalogue has this control"):
             own_control(name, 0.1, 0.5, moves=Add((0.1,)))
+
+
+def test_the_default_values_are_those_within_the_bounds() -> None:
+    assert weight_decay(0.0, 0.3).moves == SetTo((0.0, 0.01, 0.03, 0.1, 0.3))
+    assert dropout(0.0, 0.07).moves == SetTo((0.0, 0.05))
+    assert weight_decay(0.0, 2e-3, moves=SetTo((0.0, 0.01))).moves == SetTo((0.0, 0.01)), "what the user gives stands"
+    assert learning_rate(1e-3, 1.1e-3).moves == ENTRIES["learning_rate"].moves
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "values"),
+    [
+        ("weight_decay", 0.0, 2e-3, (0.0, 0.0005, 0.001, 0.0015, 0.002)),
+        ("ema_decay", 0.99995, 0.99999, (0.99995, 0.99996, 0.99997, 0.99998, 0.99999)),
+        ("num_epochs", 12, 14, (12, 13, 14)),
+    ],
+)
+def test_where_the_default_list_has_nothing_to_choose_from_values_are_spread(
+    name: str, low: float, high: float, values: tuple[float, ...]
+) -> None:
+    assert declare(name, low, high).moves == SetTo(values)
+
+
+@given(st.floats(0.0, 1.0, allow_subnormal=False), st.floats(1e-9, 1.0))
+def test_by_default_a_weight_decay_can_always_move(low: float, span: float) -> None:
+    control = weight_decay(low, low + span)
+    assert isinstance(control.moves, SetTo)
+    assert all(control.admits(value) for value in control.moves.values)
+    assert control.reachable(low, low)
+
+
+def test_the_default_dwell_is_not_shorter_than_the_lag() -> None:
+    assert [declare(name, 0.9, 0.95).dwell_steps for name in ("dropout", "weight_decay", "beta2")] == [50, 50, 100]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: learning_rate(1e-5, 1e-2, dwell=5),  # type: ignore[call-arg]
+        lambda: own_control("x", 0.0, 1.0, moves=Add((0.1,)), dwell=5),  # type: ignore[call-arg]
+    ],
+)
+def test_an_unknown_keyword_is_refused_with_a_hint(make: Any) -> None:
+    with pytest.raises(ControlError, match=r"takes no such keyword; received dwell; next: did you mean 'dwell_steps'\?"):
+        make()
+
+
+@pytest.mark.parametrize("moves", [[0.5, 2], (0.5, 2), "multiply", 0.5])
+def test_moves_that_are_no_moves_are_refused(moves: Any) -> None:
+    with pytest.raises(ControlError, match=r"the moves of learning_rate are not moves; .*trimtab.Multiply"):
+        learning_rate(1e-5, 1e-2, moves=moves)

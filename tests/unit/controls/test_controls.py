@@ -33,6 +33,10 @@ class TestBounds:
         with pytest.raises(ControlError):
             Bounds(0.0, value)
 
+    def test_text_that_looks_like_a_number_keeps_its_quotes(self) -> None:
+        with pytest.raises(ControlError, match="the low bound is not a finite number; received '1e-6'"):
+            Bounds("1e-6", 1.0)  # type: ignore[arg-type]
+
     def test_reversed_bounds_are_refused_and_equal_ones_are_not(self) -> None:
         with pytest.raises(ControlError, match="reversed"):
             Bounds(2.0, 1.0)
@@ -75,6 +79,14 @@ class TestMoves:
     def test_moves_without_effect_are_refused(self, make: Any) -> None:
         with pytest.raises(ControlError):
             make()
+
+    @pytest.mark.parametrize("kind", [Multiply, SetTo, Add])
+    def test_a_list_is_a_tuple_and_a_bare_number_is_refused(self, kind: Any) -> None:
+        assert kind([0.5, 2.0]) == kind((0.5, 2.0))
+        with pytest.raises(ControlError, match=r"received 0.5; allowed: a tuple .*; next: write \(0.5,\), with a comma"):
+            kind(0.5)
+        with pytest.raises(ControlError, match=r"received '0\.5'"):
+            kind("0.5")
 
 
 class TestControl:
@@ -142,6 +154,12 @@ class TestRecipe:
         assert "a" in Recipe.of({"a": 2})
         with pytest.raises(KeyError):
             RECIPE["unknown"]
+
+    def test_it_becomes_a_dict_and_iterates_over_names(self) -> None:
+        recipe = Recipe.of({"dropout": 0.1, "batch_size": 8.0})
+        assert dict(recipe) == {"batch_size": 8.0, "dropout": 0.1}
+        assert {**recipe} == dict(recipe)
+        assert (list(recipe), recipe.keys(), len(recipe)) == (["batch_size", "dropout"], ("batch_size", "dropout"), 2)
 
     def test_replacing_changes_only_what_is_named(self) -> None:
         changed = RECIPE.replace([("dropout", 0.2)])

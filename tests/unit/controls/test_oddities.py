@@ -6,10 +6,12 @@ import pytest
 
 from tests.builders import a_control, an_envelope
 from trimtab.controls.bounds import Bounds
-from trimtab.controls.catalogue import batch_size, declare, dropout, learning_rate
+from trimtab.controls.catalogue import batch_size, declare, dropout, learning_rate, weight_decay
+from trimtab.controls.control import Control
+from trimtab.controls.entries import ENTRIES
 from trimtab.controls.envelope import Authority, Deliberation, Reflex
 from trimtab.controls.moves import Add, Multiply, SetTo
-from trimtab.controls.oddities import oddities
+from trimtab.controls.oddities import dead_end, oddities, oddities_of
 
 BOUNDARY = dropout(0.0, 0.5, when="boundary")
 
@@ -27,7 +29,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "boundaries for nothing": ({"deliberation": Deliberation(boundary_every_steps=500)}, "has no effect"),
     "stuck": ({"controls": (learning_rate(1e-3, 1e-3),)}, "low equals high"),
-    "values outside": ({"controls": (dropout(0.0, 0.2),)}, "set 0.3, 0.4, 0.5 can never be reached: not within 0 to 0.2"),
+    "values outside": (
+        {"controls": (dropout(0.0, 0.2, moves=ENTRIES["dropout"].moves),)},
+        "set 0.3, 0.4, 0.5 can never be reached: not within 0 to 0.2",
+    ),
     "values that are not whole": (
         {"controls": (declare("num_epochs", 1, 10, moves=SetTo((1.0, 2.5, 3.0))),)},
         "set 2.5 can never be reached: not within 1 to 10, or not whole",
@@ -74,3 +79,33 @@ def test_at_the_very_limits_nothing_is_odd() -> None:
     exact = a_control(moves=Add((-2.0, 2.0)), bounds=Bounds(0.0, 10.0), largest_change=2.0)
     assert oddities(an_envelope(controls=(exact,))) == ()
     assert oddities(an_envelope(controls=(learning_rate(1e-7, 0.9e-1),), authority=Authority(interventions=10))) == ()
+
+
+@pytest.mark.parametrize(
+    ("control", "start", "said"),
+    [
+        (
+            weight_decay(0.0, 2e-3, moves=SetTo((0.0, 0.01))),
+            5e-4,
+            "one move from 0.0005 leads to 0, and none leads away from there",
+        ),
+        (weight_decay(0.0, 2e-3, moves=SetTo((0.01,))), 5e-4, "no move is possible from 0.0005, where it starts"),
+        (declare("entropy_coefficient", 0.0, 0.1), 0.0, "no move is possible from 0, where it starts"),
+        (learning_rate(1e-3, 1e-3), 1e-3, "low equals high: it can never change"),
+        (dropout(0.0, 0.5, max_values=1), 0.1, "max_values is 1, the starting value: it can never change"),
+        (weight_decay(0.0, 2e-3), 5e-4, None),
+        (dropout(0.0, 0.5, moves=SetTo((0.0, 0.2))), 0.1, None),
+        (learning_rate(1e-6, 1e-2), 1e-2, None),
+    ],
+)
+def test_a_start_from_which_nothing_can_be_changed_twice_is_a_dead_end(
+    control: Control, start: float, said: str | None
+) -> None:
+    assert dead_end(control, start) == said
+    assert said is None or control.bounds.low == control.bounds.high or said not in oddities_of(control, start)
+
+
+def test_with_its_start_known_the_middle_of_the_range_says_nothing() -> None:
+    one_way = a_control(moves=Add((1.0,)))
+    assert oddities_of(one_way) == ("its moves only lead up",)
+    assert oddities_of(one_way, one_way.bounds.high) == ()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -10,6 +12,7 @@ from tests.builders import RECIPE, a_briefing, a_standing, an_envelope
 from trimtab.controls.envelope import Authority, Reflex
 from trimtab.controls.standing import Checkpoint
 from trimtab.decision.action import (
+    Action,
     Adjust,
     Change,
     NoAction,
@@ -25,6 +28,7 @@ from trimtab.decision.proposal import Expectation, Proposal, hold
 from trimtab.decision.scripted import Line, ScriptedManager
 from trimtab.decision.surface import build_surface
 from trimtab.errors import ReplyError, UsageError
+from trimtab.verification.verifier import missing_expectation
 
 CHANGE = Change("dropout", 0.2)
 PLAN = Proposal(Adjust((CHANGE,)), "planned", Expectation(0.0, 1))
@@ -109,6 +113,33 @@ class TestScripted:
         with pytest.raises(UsageError, match=r"script\.json"):
             ScriptedManager.from_file(path)
 
+    def test_a_wrong_entry_is_named_with_what_is_wrong_in_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "script.json"
+        good = {"step": 1, "proposal": {"action": {"kind": "stop"}, "reason": "x"}}
+        for entry, says in (
+            (
+                {"step": 2, "proposal": {"action": {"type": "adjust"}, "reason": "x"}},
+                "entry 2: .*it has no kind; .*allowed: kind is",
+            ),
+            ({"step": 2, "action": {"kind": "stop"}}, "has not the fields step and proposal; .*entry 2: "),
+            ({"step": 2.5, "proposal": good["proposal"]}, "not a whole number >= 0; .*entry 2: 2.5"),
+        ):
+            path.write_text(json.dumps([good, entry]))
+            with pytest.raises(UsageError, match=says):
+                ScriptedManager.from_file(path)
+
     def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             ScriptedManager.from_file(tmp_path / "none.json")
+
+
+def test_the_script_in_the_docs_has_every_action_and_is_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "scripted.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "plan.json").write_text(written, encoding="utf-8")
+    manager = ScriptedManager.from_file(tmp_path / "plan.json")
+    kinds = [line.proposal.action.kind for line in manager._left]
+    assert sorted(kinds) == sorted(
+        str(field.default) for kind in get_args(Action) for field in fields(kind) if field.name == "kind"
+    )
+    assert all(missing_expectation(line.proposal) is None for line in manager._left)

@@ -317,3 +317,33 @@ def test_mutated_replies_are_proposals_or_reply_errors() -> None:
 @pytest.mark.slow
 def test_a_hundred_thousand_mutated_replies_are_proposals_or_reply_errors() -> None:
     check_mutants(100_000)
+
+
+_KINDS = "kind is one of no_action, adjust, rollback, rollback_and_adjust, skip_batches, stop"
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        ({"action": {"type": "stop"}, "reason": "x"}, f"action: it has no kind; received .*; allowed: {_KINDS}"),
+        ({"action": {"kind": "ajust"}, "reason": "x"}, f"action: there is no such kind; received .*; allowed: {_KINDS}"),
+        ({"reason": "x"}, r"action: it is missing; .*allowed: action, reason, expectation \(may be left out\), watch"),
+        ({"action": {"kind": "stop"}, "reason": "x", "why": 1}, "why: there is no such field; .*allowed: action, reason, "),
+        (
+            {"action": {"kind": "adjust", "changes": {"learning_rate": 1}}, "reason": "x"},
+            "action.adjust.changes: Input should be a valid list",
+        ),
+        (
+            {"action": {"kind": "adjust", "changes": [{"control": "a", "to": 1}]}, "reason": "x"},
+            "changes.0.value: it is missing; .*allowed: control, value$",
+        ),
+        ({"action": {"kind": "rollback", "to": "a"}, "reason": "x"}, "checkpoint: it is missing; .*allowed: kind, checkpoint$"),
+        (
+            {"action": {"kind": "stop"}, "reason": "x", "expectation": {"gain": 1}},
+            "within_evaluations: it is missing; .*allowed: gain, within_evaluations$",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_is_allowed(reply: dict[str, Any], says: str) -> None:
+    with pytest.raises(ReplyError, match=says):
+        proposal_from(reply)

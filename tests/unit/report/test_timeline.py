@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.report.sample_run import NON_FINITE, OVERFITTING, Play, whole_run
-from trimtab.controller.event import AnswerReceived, RunClosed, SymptomRaised
+from tests.unit.report.scored_run import TAKEN, ScoredRun, shadow_story
+from trimtab.controller.event import AnswerFailed, AnswerReceived, RunClosed, SymptomRaised
 from trimtab.decision.action import Adjust, Change, Rollback
-from trimtab.decision.proposal import Expectation, Proposal
+from trimtab.decision.proposal import Expectation, Proposal, hold
 from trimtab.errors import IllegalTransition, LedgerError
 from trimtab.ledger.record import ActionApplied, AnswerDropped, VerdictGiven
 from trimtab.report.account import Changed, Point, json_ready
@@ -157,3 +158,45 @@ def test_records_out_of_order_are_refused() -> None:
 def test_an_answer_to_no_question_is_a_problem() -> None:
     problems = build_timeline([whole_run()[0], AnswerDropped(3, 99, "who asked")]).summary.problems
     assert [problem.problem for problem in problems] == ["an answer to question 99"]
+
+
+def test_what_was_accepted_in_shadow_was_not_applied() -> None:
+    timeline = build_timeline(shadow_story())
+    decision = timeline.decisions[2]
+    assert (decision.ending, decision.applied_step, decision.intervention) == ("shadow", None, None)
+    assert decision.verdicts[-1].step == 310
+    assert (timeline.summary.is_shadow, timeline.summary.interventions) == (True, 0)
+    assert timeline.summary.shadow_interventions == 2
+    assert not build_timeline(whole_run()).summary.is_shadow
+
+
+def test_who_answered_and_who_approved_is_told() -> None:
+    decisions = build_timeline(shadow_story()).decisions
+    approved, late, objected = decisions[2].proposal, decisions[5].proposal, decisions[6].proposal
+    assert approved is not None
+    assert (approved.by, approved.approved_by, decisions[2].consultation) == ("manager", "ada", TAKEN)
+    assert late is not None
+    assert (late.by, late.failure) == ("rules", "late: no answer within 80 steps")
+    assert objected is not None
+    assert (objected.objection, decisions[6].ending) == ("not today", "rejected")
+
+
+def test_what_a_failed_question_took_is_kept() -> None:
+    run = ScoredRun()
+    run.next(1.0)
+    run.give(AnswerFailed(101, 1, "timeout", "no reply", TAKEN))
+    (decision,) = build_timeline(run.records).decisions
+    assert (decision.ending, decision.consultation) == ("manager_failed", TAKEN)
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_a_question_that_was_open_when_the_run_ended_is_not_open_any_more(is_answered: bool) -> None:
+    run = ScoredRun()
+    run.next(1.0)
+    if is_answered:
+        run.answer(101, hold("fine"))
+    assert build_timeline(run.records).decisions[-1].ending == "open"
+    run.close()
+    decision = build_timeline(run.records).decisions[-1]
+    assert decision.ending == "unanswered"
+    assert decision.detail == f"the run ended before {'its answer was judged' if is_answered else 'an answer came'}"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.builders import a_briefing
-from tests.unit.runtime.workers import ANSWERS, eventually, is_alive, outcome_of, start, zombies
+from tests.unit.runtime.workers import ANSWERS, a_setup, eventually, is_alive, outcome_of, start, zombies
 from trimtab.decision.action import NoAction
 from trimtab.decision.briefing import Briefing
 from trimtab.ledger.record import SCHEMA
@@ -81,7 +81,7 @@ def test_an_answer_arrives(begin: Any) -> None:
 
 
 def test_the_real_worker_answers(tmp_path: Path, clients: list[ManagerProcess]) -> None:
-    client = ManagerProcess(ManagerSpec("random", "3"), tmp_path / "manager.log", 30.0, SystemClock())
+    client = ManagerProcess(ManagerSpec("random", "3"), tmp_path / "manager.log", 30.0, SystemClock(), a_setup(tmp_path))
     clients.append(client)
     client.ask(400, a_briefing(question=2))
     outcome = client.wait(30.0)
@@ -251,10 +251,12 @@ def test_an_answer_makes_up_for_earlier_starts(begin: Any) -> None:
 
 
 def test_a_process_that_cannot_be_started_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = ManagerProcess(ManagerSpec("rules"), tmp_path / "log", 5.0, SystemClock(), ("/does/not/exist",))
+    missing = ManagerProcess(
+        ManagerSpec("rules"), tmp_path / "log", 5.0, SystemClock(), a_setup(tmp_path), ("/does/not/exist",)
+    )
     missing.ask(1, a_briefing())
     assert "cannot be started" in failure(missing.poll(), "gone").detail
-    unwritable = ManagerProcess(ManagerSpec("rules"), tmp_path / "no" / "log", 5.0, SystemClock())
+    unwritable = ManagerProcess(ManagerSpec("rules"), tmp_path / "no" / "log", 5.0, SystemClock(), a_setup(tmp_path))
     unwritable.ask(1, a_briefing())
     assert "cannot be started" in failure(unwritable.poll(), "gone").detail
 
@@ -262,7 +264,7 @@ def test_a_process_that_cannot_be_started_is_a_failure(tmp_path: Path, monkeypat
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(manager_process.subprocess, "Popen", no_memory)
-    client = ManagerProcess(ManagerSpec("rules"), tmp_path / "log", 5.0, SystemClock())
+    client = ManagerProcess(ManagerSpec("rules"), tmp_path / "log", 5.0, SystemClock(), a_setup(tmp_path))
     for question in range(1, MAX_STARTS + 2):
         client.ask(1, a_briefing(question=question))
         failure(client.poll(), "gone")
@@ -286,7 +288,10 @@ def test_the_worker_ends_when_the_training_process_is_killed(tmp_path: Path) -> 
         from trimtab.runtime.clock import SystemClock
         from trimtab.runtime.manager_process import ManagerProcess
         from trimtab.runtime.manager_spec import ManagerSpec
-        client = ManagerProcess(ManagerSpec("no_action"), Path(sys.argv[1]), 30.0, SystemClock())
+        from trimtab.controls.manager_settings import ManagerSettings
+        from trimtab.runtime.worker_setup import WorkerSetup
+        setup = WorkerSetup(ManagerSettings(), "", "", 30.0)
+        client = ManagerProcess(ManagerSpec("no_action"), Path(sys.argv[1]), 30.0, SystemClock(), setup)
         print(client.pid, flush=True)
         time.sleep(600)
     """)
@@ -321,7 +326,9 @@ def test_what_a_manager_prints_goes_to_the_log_and_not_into_the_protocol(
     """
     (tmp_path / "chatty.py").write_text(textwrap.dedent(source))
     monkeypatch.syspath_prepend(tmp_path)
-    client = ManagerProcess(ManagerSpec.parse("python:chatty:Chatty"), tmp_path / "manager.log", 30.0, SystemClock())
+    client = ManagerProcess(
+        ManagerSpec.parse("python:chatty:Chatty"), tmp_path / "manager.log", 30.0, SystemClock(), a_setup(tmp_path)
+    )
     clients.append(client)
     client.ask(1, a_briefing())
     pid, outcome = client.pid, client.wait(30.0)
@@ -333,13 +340,44 @@ def test_what_a_manager_prints_goes_to_the_log_and_not_into_the_protocol(
         assert printed in log
 
 
-def test_a_class_that_cannot_be_built_says_so_in_the_log(tmp_path: Path, clients: list[ManagerProcess]) -> None:
-    client = ManagerProcess(ManagerSpec.parse("python:json:Nothing"), tmp_path / "manager.log", 30.0, SystemClock())
+def test_a_class_that_cannot_be_built_says_so_in_the_answer_and_in_the_log(
+    tmp_path: Path, clients: list[ManagerProcess]
+) -> None:
+    client = ManagerProcess(
+        ManagerSpec.parse("python:json:Nothing"), tmp_path / "manager.log", 30.0, SystemClock(), a_setup(tmp_path)
+    )
     clients.append(client)
     client.ask(1, a_briefing())
-    detail = failure(client.wait(30.0), "died").detail
-    assert "manager.log" in detail
-    assert "the manager's class cannot be built" in (tmp_path / "manager.log").read_text()
+    detail = failure(client.wait(30.0), "error").detail
+    assert detail.startswith("the manager's class cannot be built; received json:Nothing")
+    assert detail in (tmp_path / "manager.log").read_text()
+
+
+def test_what_a_call_takes_comes_with_the_outcome_even_of_a_process_that_is_ended(begin: Any) -> None:
+    taken = (
+        "{'model': 'tiny', 'template': 'v1', 'prompt': 'a', 'schema': 'b', 'envelope': 'c', 'calls': 1,"
+        " 'input_tokens': 900, 'output_tokens': 50, 'usd': None, 'replies': []}"
+    )
+    client = begin(
+        f"for n in questions():\n say(n, consultation={taken})\n say(n, reply=GOOD) if n == 1 else time.sleep(60)", 1.0
+    )
+    outcomes = [ask(client, question) for question in (1, 2)]
+    assert [type(outcome) for outcome in outcomes] == [Answer, Failure]
+    for outcome in outcomes:
+        assert outcome.consultation is not None
+        assert (outcome.consultation.model, outcome.consultation.input_tokens) == ("tiny", 900)
+
+
+@pytest.mark.parametrize("lie", ["[]", "{'model': 3}", "'all of it'", "{'model': 'tiny', 'calls': float('nan')}"])
+def test_a_report_that_is_none_breaks_the_protocol(begin: Any, lie: str) -> None:
+    failure(ask(begin(f"for n in questions(): say(n, consultation={lie}); say(n, reply=GOOD)")), "not a proposal")
+
+
+def test_a_flood_of_reports_ends_the_process(begin: Any) -> None:
+    taken = "dict.fromkeys(('model', 'template', 'prompt', 'schema', 'envelope'), '')"
+    counts = "dict.fromkeys(('calls', 'input_tokens', 'output_tokens'), 1)"
+    source = f"for n in questions():\n while True: say(n, consultation={{**{taken}, **{counts}, 'usd': None, 'replies': []}})"
+    assert "reports" in failure(ask(begin(source)), "flood").detail
 
 
 def test_the_schema_of_the_protocol_is_the_ledgers(begin: Any) -> None:

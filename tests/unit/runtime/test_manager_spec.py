@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.runtime.workers import a_setup
+from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.decision.no_action import NoActionManager
 from trimtab.decision.random import RandomManager
 from trimtab.decision.rules.manager import RulesManager
@@ -20,14 +22,14 @@ from trimtab.runtime.manager_spec import ManagerSpec, build_manager
 def test_a_name_is_parsed_built_and_said_again(text: str, kind: type) -> None:
     spec = ManagerSpec.parse(text)
     assert str(spec) == text
-    assert type(build_manager(spec)) is kind
+    assert type(build_manager(spec, a_setup(Path()))) is kind
 
 
 def test_a_script_is_named_by_its_path_with_any_colons(tmp_path: Path) -> None:
     path = tmp_path / "a:b.json"
     path.write_text(json.dumps([{"step": 1, "proposal": {"action": {"kind": "stop"}, "reason": "enough"}}]))
     spec = ManagerSpec.parse(f"scripted:{path}")
-    assert isinstance(build_manager(spec), ScriptedManager)
+    assert isinstance(build_manager(spec, a_setup(Path())), ScriptedManager)
     assert str(spec) == f"scripted:{path}"
 
 
@@ -40,19 +42,24 @@ def test_a_class_is_imported_in_the_worker_only() -> None:
     [
         ("rulse", "there is no such manager; received rulse; allowed: rules, no_action, .* did you mean 'rules'?"),
         ("", "there is no such manager"),
-        ("gpt", "known names: no_action, python, random, rules, scripted"),
+        ("gpt", "known names: anthropic, external, google, .*, rules, scripted, url"),
         ("rules:3", "the manager rules takes no argument; received rules:3"),
         ("no_action:x", "the manager no_action takes no argument"),
         ("random:seven", "the seed is not a whole number; received seven; allowed: random:7"),
         ("scripted", "the manager scripted needs an argument"),
         ("scripted:", "the manager scripted needs an argument"),
         ("python", "the manager python needs an argument"),
+        ("python:not_there:Thing", "the manager.s module cannot be found; received not_there:Thing"),
+        ("python:__main__:Thing", "a module that another process can import"),
+        ("human:external", "a person cannot approve this manager; received human:external"),
+        ("human:rulse", "did you mean 'rules'?"),
+        ("url:http://localhost/v1", "there is no such manager"),
         ("scripted:/not/there.json", "the script cannot be read; received /not/there.json"),
     ],
 )
 def test_a_wrong_name_is_refused_with_what_is_allowed(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        ManagerSpec.parse(text)
+        ManagerSpec.parse(text).check(ManagerSettings())
 
 
 @pytest.mark.parametrize(
@@ -70,7 +77,7 @@ def test_a_wrong_name_is_refused_with_what_is_allowed(text: str, message: str) -
 def test_a_class_is_checked_when_it_is_built(argument: str, message: str | None) -> None:
     spec = ManagerSpec("python", argument)
     if message is None:
-        assert isinstance(build_manager(spec), RandomManager)
+        assert isinstance(build_manager(spec, a_setup(Path())), RandomManager)
         return
     with pytest.raises(UsageError, match=message):
-        build_manager(spec)
+        build_manager(spec, a_setup(Path()))

@@ -62,23 +62,23 @@ def test_an_answer_arrives_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "detail"),
+    ("result", "problem", "detail"),
     [
-        (RuntimeError("no idea"), "no idea"),
-        (None, "something else than a proposal; received NoneType"),
-        ("adjust", "something else than a proposal; received str"),
-        (Proposal(Adjust((Change("dropout", math.nan),)), "why", Expectation(0.0, 1)), "ValueError"),
-        (Proposal(Adjust(()), "why", Expectation(0.0, 1)), "ReplyError"),
-        (Proposal("adjust", "why"), "ReplyError"),  # type: ignore[arg-type]
+        (RuntimeError("no idea"), "error", "no idea"),
+        (None, "not a proposal", "something else than a proposal; received NoneType"),
+        ("adjust", "not a proposal", "something else than a proposal; received str"),
+        (Proposal(Adjust((Change("dropout", math.nan),)), "why", Expectation(0.0, 1)), "error", "ValueError"),
+        (Proposal(Adjust(()), "why", Expectation(0.0, 1)), "not a proposal", "action"),
+        (Proposal("adjust", "why"), "not a proposal", "action"),  # type: ignore[arg-type]
     ],
     ids=["raises", "None", "text", "NaN", "no change", "text as action"],
 )  # fmt: skip
-def test_what_is_no_proposal_is_a_failure(result: Any, detail: str) -> None:
+def test_what_is_no_proposal_is_a_failure(result: Any, problem: str, detail: str) -> None:
     client = client_of(Doing(result))
     client.ask(400, a_briefing())
     outcome = client.wait(20.0)
     assert isinstance(outcome, Failure)
-    assert outcome.problem == "error"
+    assert outcome.problem == problem
     assert detail in outcome.detail
 
 

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.runtime.answer import Answer, Failure, ManagerClient
 from trimtab.runtime.clock import SystemClock
 from trimtab.runtime.manager_process import ManagerProcess
 from trimtab.runtime.manager_spec import ManagerSpec
+from trimtab.runtime.worker_setup import WorkerSetup
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -30,7 +32,13 @@ ANSWERS = "for n in questions(): say(n, reply=GOOD)"
 def start(source: str, log: Path, deadline_seconds: float = 20.0) -> ManagerProcess:
     """Return the client of a worker that runs ``source``; what it answers with is `ANSWERS` or worse."""
     command = (sys.executable, "-S", "-E", "-c", PRELUDE + source)
-    return ManagerProcess(ManagerSpec("rules"), log, deadline_seconds, SystemClock(), command)
+    return ManagerProcess(
+        ManagerSpec("rules"), log, deadline_seconds, SystemClock(), a_setup(log.parent, deadline_seconds), command
+    )
+
+
+def a_setup(folder: Path, deadline_seconds: float = 20.0) -> WorkerSetup:
+    return WorkerSetup(ManagerSettings(), "0" * 64, str(folder / "spending.sqlite"), deadline_seconds)
 
 
 def outcome_of(client: ManagerClient, within_seconds: float = 20.0) -> Answer | Failure:

@@ -19,7 +19,7 @@ from trimtab.decision.action import Action, Adjust, Change, NoAction, Rollback, 
 from trimtab.decision.proposal import Expectation, Proposal
 from trimtab.errors import UsageError
 from trimtab.verification.case import Case
-from trimtab.verification.verdict import Accepted, VerifiedAction
+from trimtab.verification.verdict import Accepted, Rejected, VerifiedAction
 from trimtab.verification.verifier import missing_expectation, verify
 
 HALVE = Adjust((Change("learning_rate", 5e-4),))
@@ -96,7 +96,12 @@ def test_bounds(value: float) -> None:
 
 def test_permitted_moves_bind_the_manager_and_not_the_reflex() -> None:
     action = adjust("learning_rate", math.nextafter(5e-4, 1))
-    assert objections(verify(a_case(action))) == {"permitted_moves"}
+    verdict = verify(a_case(action))
+    assert objections(verdict) == {"permitted_moves"}
+    assert isinstance(verdict, Rejected)
+    (objection,) = verdict.reasons
+    told = ", ".join(map(repr, learning_rate(1e-6, 1.0).moves.targets(1e-3)))
+    assert objection.detail.endswith("is not a permitted move from 0.001; permitted: " + told)
     assert objections(verify(a_case(action, source="reflex"))) == set()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import platform
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,11 +21,14 @@ from trimtab.actuation.enact import read_recipe
 from trimtab.controls.control import Control
 from trimtab.controls.envelope import Envelope, Mode, Objective
 from trimtab.controls.envelope_file import dump_envelope, load_envelope
+from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.decision.manager import Manager
 from trimtab.errors import RunDirectoryError, UsageError
 from trimtab.integrations.pytorch.bindings.attribute import OwnControl
 from trimtab.integrations.pytorch.bindings.groups import unwrap
-from trimtab.integrations.pytorch.preflight import declared, handles, survey, tell
+from trimtab.integrations.pytorch.latecomers import Latecomers
+from trimtab.integrations.pytorch.matching import declared, gathered
+from trimtab.integrations.pytorch.preflight import Preflight, survey, tell
 from trimtab.integrations.pytorch.probes.probe_set import ProbeSet, Wanted, open_probes
 from trimtab.integrations.pytorch.scalars import TorchReader
 from trimtab.integrations.pytorch.state import TorchStateStore
@@ -33,12 +36,10 @@ from trimtab.integrations.pytorch.training import Training
 from trimtab.ledger.journal import Journal
 from trimtab.ledger.record import SCHEMA, RunStarted
 from trimtab.ledger.series import SeriesFile
-from trimtab.runtime.answer import ManagerClient
 from trimtab.runtime.clock import SystemClock
 from trimtab.runtime.engine import Engine
-from trimtab.runtime.manager_process import ManagerProcess
 from trimtab.runtime.manager_spec import ManagerSpec
-from trimtab.runtime.manager_thread import ManagerThread
+from trimtab.runtime.open_manager import isolation_of, open_manager, read_manager, settled
 from trimtab.runtime.run_dir import Leftovers, RunDirectory, choose_run_directory, create_run_directory
 from trimtab.runtime.supervisor import Supervisor
 from trimtab.telemetry.signal import GRAD_NORM, LOSS, LOSS_AT_EVALUATION, check_signal_name
@@ -63,6 +64,8 @@ def supervise(
     envelope: Envelope | str | Path | None = None,
     manager: str | Manager = "rules",
     mode: Mode | None = None,
+    manager_settings: ManagerSettings | None = None,
+    shadow: bool | None = None,
     run_dir: str | Path | None = None,
     total_steps: int | None = None,
     evaluate_every_steps: int = 100,
@@ -82,10 +85,13 @@ def supervise(
         controls: What may be changed; with ``objective``, instead of an envelope.
         objective: Such as ``"minimize val/loss"``.
         envelope: An envelope, or the path of an envelope file.
-        manager: Who proposes: ``rules``, ``no_action``, ``random:SEED``, ``scripted:FILE``,
-            ``python:MODULE:CLASS``, each in a process of its own; or an object with ``propose``,
-            which answers in a thread.
+        manager: Who proposes: ``rules``, ``no_action``, ``random:SEED``, ``scripted:FILE``, ``python:MODULE:CLASS``; a
+            language model: ``openai:MODEL``, ``anthropic:MODEL``, ``google:MODEL``, the URL of an OpenAI-compatible
+            server, ``local:PATH`` or ``local:PACKAGE``, each in a process of its own; ``external`` or ``human:MANAGER``,
+            answered through the run directory; or an object with ``propose``, which answers in a thread.
         mode: ``async`` or ``boundary``; overrides the envelope's.
+        manager_settings: How the manager is asked and what it may cost; overrides the envelope's.
+        shadow: Whether the manager's proposals are judged and recorded but never applied; overrides the envelope's.
         run_dir: Directory of the record; by default ``runs/run-N``.
         total_steps: Planned length of the run, if known.
         evaluate_every_steps: Steps between evaluations, >= 1.
@@ -103,23 +109,19 @@ def supervise(
     Raises:
         UsageError: Correct what the message names; nothing was changed.
     """
-    training = Training(model, optimizer, scheduler, loader, (*parts, *handles(controls or ())))
-    allowed = _envelope(controls, objective, envelope, mode)
+    training = Training(model, optimizer, scheduler, loader, gathered(parts, controls))
+    allowed = _overridden(_envelope(controls, objective, envelope), mode, manager_settings, shadow)
     _check_objective(allowed.objective)
     for name, count in (("evaluate_every_steps", evaluate_every_steps), ("total_steps", total_steps)):
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise UsageError(f"{name} is out of range", received=count, allowed="a whole number >= 1")
-    spec = ManagerSpec.parse(manager) if isinstance(manager, str) else manager
-    if isinstance(spec, type) or not isinstance(spec, (ManagerSpec, Manager)):
-        raise UsageError(
-            "the manager has no method propose",
-            received=type(spec).__name__,
-            next_step='pass "rules", or an object that has one',
-        )
+            raise UsageError(f"{name} is out of range", received=repr(count), allowed="a whole number >= 1")
+    spec = read_manager(manager, allowed.manager)
+    allowed = replace(allowed, manager=settled(allowed.manager, spec))
     with ExitStack() as undo:  # gives back what was claimed and removes what was created if attaching fails half-way
         found = _kept(undo, survey(training, allowed.controls, allowed.deliberation.boundary_every_steps))
         found.refuse_impossible()
         allowed = replace(allowed, controls=tuple(finding.control for finding in found.preflight.findings))
+        allowed, preflight = _within_epoch(allowed, found.preflight, loader, evaluate_every_steps)
         measuring = _kept(undo, open_probes(probes, training))  # after the controls are bound
         _check_objective(allowed.objective, measuring.names)
         inner = unwrap(optimizer)
@@ -135,16 +137,21 @@ def supervise(
             envelope=allowed,
             recipe=read_recipe(found.bindings),
             manager=str(spec) if isinstance(spec, ManagerSpec) else type(spec).__name__,
-            isolation="process" if isinstance(spec, ManagerSpec) else "thread",
+            isolation=isolation_of(spec),
             total_steps=total_steps,
             evaluate_every_steps=evaluate_every_steps,
             can_skip=store.can_skip,
-            notes=(*found.preflight.remarks(), *measuring.left_out),
+            notes=(*preflight.remarks(), *measuring.left_out),
             versions=_versions(),
         )
-        supervisor = _assemble(started, spec, directory, found.bindings, store, reader, measuring, undo)
+        latecomers = Latecomers(training.optimizers, scheduler, found.bindings)
+
+        def look_around() -> tuple[tuple[str, str], ...]:
+            return (*latecomers.look(), *reader.misuse())
+
+        supervisor = _assemble(started, spec, directory, found.bindings, store, reader, measuring, look_around, undo)
         undo.pop_all()
-    tell(directory.path.name, found.preflight)
+    tell(directory.path.name, preflight)
     return supervisor
 
 
@@ -157,22 +164,45 @@ def _envelope(
     controls: Sequence[Control | OwnControl] | None,
     objective: str | None,
     envelope: Envelope | str | Path | None,
-    mode: Mode | None,
 ) -> Envelope:
     if envelope is not None:
         if controls is not None or objective is not None:
             raise UsageError("an envelope already names controls and objective", next_step="leave those two out")
-        allowed = envelope if isinstance(envelope, Envelope) else load_envelope(Path(envelope))
-    elif objective is None or controls is None:
+        return envelope if isinstance(envelope, Envelope) else load_envelope(Path(envelope))
+    if objective is None or controls is None:
         raise UsageError(
             "controls and objective are missing",
             allowed='controls=[...] and objective="minimize val/loss", or envelope="trimtab.yaml"',
         )
-    else:
-        allowed = Envelope(Objective.parse(objective), declared(controls))
-    if mode is None or mode == allowed.deliberation.mode:
-        return allowed
-    return replace(allowed, deliberation=replace(allowed.deliberation, mode=mode))
+    return Envelope(Objective.parse(objective), declared(controls))
+
+
+def _overridden(allowed: Envelope, mode: Mode | None, settings: ManagerSettings | None, shadow: bool | None) -> Envelope:
+    deliberation, authority = allowed.deliberation, allowed.authority
+    return replace(
+        allowed,
+        deliberation=deliberation if mode is None else replace(deliberation, mode=mode),
+        authority=authority if shadow is None else replace(authority, shadow=shadow),
+        manager=allowed.manager if settings is None else settings,
+    )
+
+
+def _within_epoch(allowed: Envelope, preflight: Preflight, loader: Any, every: int) -> tuple[Envelope, Preflight]:
+    """Let the reflex pass over one epoch at most: of a small loader, what it skips by default would be many.
+
+    But over the steps between two evaluations at least: as far the fault may lie after the checkpoint gone back to.
+    """
+    skipped = allowed.reflex.skip_batches
+    try:
+        epoch = len(loader) if hasattr(loader, "skip") else 0
+    except TypeError:  # one without a length
+        epoch = 0
+    most = max(epoch, every)
+    if not epoch or skipped <= most:
+        return allowed, preflight
+    hint = f"reflex.skip_batches: {most} instead of {skipped}, as an epoch of the loader has {epoch} batches"
+    limited = replace(allowed, reflex=replace(allowed.reflex, skip_batches=most))
+    return limited, replace(preflight, hints=(*preflight.hints, hint))
 
 
 def _check_objective(objective: Objective, measured: Sequence[str] = ()) -> None:
@@ -194,23 +224,19 @@ def _assemble(
     store: TorchStateStore,
     reader: TorchReader,
     probes: ProbeSet,
+    look_around: Callable[[], Iterable[tuple[str, str]]],
     undo: ExitStack,
 ) -> Supervisor:
     clock = SystemClock()
-    deadline = started.envelope.deliberation.deadline_seconds
     try:
         directory.envelope.write_text(dump_envelope(started.envelope), encoding="utf-8")
         series = SeriesFile(directory.series)
     except OSError as error:
         raise RunDirectoryError("the run directory cannot be written", received=f"{directory.path}: {error}") from error
     journal = _kept(undo, Journal.create(directory.ledger))
-    is_process = isinstance(spec, ManagerSpec)
-    started_client: ManagerClient = (
-        ManagerProcess(spec, directory.manager_log, deadline, clock) if is_process else ManagerThread(spec, deadline, clock)
-    )
-    client = _kept(undo, started_client)
+    client = _kept(undo, open_manager(spec, started.envelope, directory, clock))
     telemetry = Telemetry()
-    engine = Engine(journal, bindings, store, client, telemetry, clock, reader.discard)
+    engine = Engine(journal, bindings, store, client, telemetry, clock, reader.discard, look_around)
 
     def on_close() -> None:
         reader.close()

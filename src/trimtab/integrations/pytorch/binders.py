@@ -80,9 +80,10 @@ def bind(control: Control, training: Training) -> Binding:
         return HandleBinding(control, training, handles[0])
     if binder := BINDERS.get(base_name(control.name)):
         return binder(control, training)
+    base = base_name(control.name)
+    hint = "" if base in ENTRIES else f"; in the catalogue, {nearest(base, ENTRIES)}"
     raise ControlError(
         f"nothing says where {control.name} is found",
         received=f"parts: {listed([type(part).__name__ for part in training.parts])}",
-        next_step=f'pass parts=[trimtab.handle("{control.name}", object, "attribute")]; in the catalogue, '
-        f"{nearest(base_name(control.name), ENTRIES)}",
+        next_step=f'pass parts=[trimtab.handle("{control.name}", object, "attribute")]{hint}',
     )

@@ -114,6 +114,15 @@ class Calibration:
         """A rate to start with: where the loss falls fastest, or the highest worth allowing if that is less."""
         return None if self.steepest is None else _floored(min(self.steepest, self.high or math.inf))
 
+    def start_within(self, envelope: Envelope) -> float | None:
+        """Return the rate to start with as near to `suggested` as the narrowed envelope allows; None if there is none.
+
+        Raises:
+            ControlError: The envelope has no control ``learning_rate``.
+        """
+        bounds = self._narrowed(envelope.control(LEARNING_RATE).bounds)
+        return None if self.suggested is None else min(max(self.suggested, bounds.low), bounds.high)
+
     @property
     def _found(self) -> list[Reading]:
         return [reading for reading in self.readings if reading is not None]
@@ -154,7 +163,8 @@ class Calibration:
         said = said or ["the bounds stay as they are"]
         if self.high is not None and self.reference > self.high:
             said.append(
-                f"the run starts at {self.reference:g}, above the {self.high:g} found: start lower, such as {self.suggested:g}"
+                f"the run starts at {self.reference:g}, above the {self.high:g} found: start lower, such as "
+                f"{self.start_within(envelope):g}"
             )
         if self.low is not None and self.reference < self.low:
             said.append(f"the run starts at {self.reference:g}, below the {self.low:g} found: it will hardly learn")
@@ -213,7 +223,7 @@ def calibrate(
         raise UsageError("ranks would leave a sweep at different rates", next_step="calibrate in one process, without ranks")
     for name, count, least in (("num_steps", num_steps, _LEAST_STEPS), ("num_sweeps", num_sweeps, 3)):
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise UsageError(f"{name} is out of range", received=count, allowed=f"a whole number >= {least}")
+            raise UsageError(f"{name} is out of range", received=repr(count), allowed=f"a whole number >= {least}")
     inner = unwrap(optimizer)
     reference = max(group_references(inner.param_groups))
     tried = (reference / _SPAN if low is None else low, reference * _SPAN if high is None else high)

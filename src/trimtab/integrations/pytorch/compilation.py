@@ -26,7 +26,7 @@ from torch._dynamo import config as dynamo
 
 from trimtab.controls.catalogue import base_name, part_name
 from trimtab.controls.control import Control
-from trimtab.controls.entries import BETA2, LABEL_SMOOTHING, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
+from trimtab.controls.entries import BATCH_SIZE, BETA2, LABEL_SMOOTHING, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
 from trimtab.errors import ControlError
 from trimtab.integrations.pytorch.bindings.attribute import Handle
 from trimtab.integrations.pytorch.bindings.groups import Selection, unwrap
@@ -191,9 +191,16 @@ def _reaches_modules(control: Control, training: Training, regions: Sequence[nn.
     return base_name(control.name) != LABEL_SMOOTHING or any(isinstance(module, nn.CrossEntropyLoss) for module in inside)
 
 
+def _keys(control: Control, training: Training) -> tuple[str, ...] | None:
+    """Return where a group keeps a control's number; None if it is kept elsewhere, as by a handle."""
+    if any(handle.name == control.name for handle in training.find(Handle)):
+        return None
+    return _KEYS.get(base_name(control.name))
+
+
 def _is_plain_number(control: Control, training: Training) -> bool:
     """Return whether a control is a number in the optimizer's groups that a compiled step takes as a constant."""
-    keys = _KEYS.get(base_name(control.name))
+    keys = _keys(control, training)
     if keys is None:
         return False
     optimizer = unwrap(training.optimizer)
@@ -233,8 +240,9 @@ def remarks(control: Control, training: Training, regions: Sequence[nn.Module]) 
 
     ``regions`` are the `compiled_modules`.
     """
-    keys = _KEYS.get(base_name(control.name))
-    if keys is None:
+    if base_name(control.name) == BATCH_SIZE and regions:
+        return ["a new size makes new shapes, which may recompile what is compiled: mostly once, then with dynamic shapes"]
+    if _keys(control, training) is None:
         return []
     optimizer = unwrap(training.optimizer)
     is_plain = _is_plain_number(control, training)

@@ -21,18 +21,19 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trimtab.actuation.binding import Binding
-from trimtab.controls.catalogue import base_name
+from trimtab.controls.catalogue import base_name, part_name
 from trimtab.controls.control import Control
-from trimtab.controls.entries import LEARNING_RATE, MOMENTUM
+from trimtab.controls.entries import BETA2, DROPOUT, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.envelope_file import load_envelope
+from trimtab.controls.oddities import dead_end, oddities_of
 from trimtab.errors import ControlError, OwnershipError, UsageError, nearest
 from trimtab.integrations.pytorch.binders import bind
 from trimtab.integrations.pytorch.bindings.attribute import Handle, OwnControl
-from trimtab.integrations.pytorch.bindings.groups import unwrap
-from trimtab.integrations.pytorch.bindings.ownership import refuse_adaptive, refuse_momentum_cycling
+from trimtab.integrations.pytorch.bindings.ownership import refuse_owner
 from trimtab.integrations.pytorch.compilation import Recompiling, compiled_modules, recompilation_error, recompiling, remarks
 from trimtab.integrations.pytorch.hidden import schedulers_not_passed
+from trimtab.integrations.pytorch.matching import declared, gathered, refuse_mismatched
 from trimtab.integrations.pytorch.training import Training
 
 LOG: Final = logging.getLogger("trimtab")
@@ -66,16 +67,18 @@ class Preflight:
 
     Args:
         findings: One per control, in the order of their declaration.
-        notes: What is limited in the run as a whole.
+        notes: What is limited in the run as a whole, and controls that cannot move from where they start.
+        hints: What is as it was asked for, but perhaps not as it was meant.
     """
 
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    hints: tuple[str, ...] = ()
 
     @property
     def is_limited(self) -> bool:
-        """Whether anything is not as free as it could be."""
-        return bool(self.notes) or any(finding.answer != "live" for finding in self.findings)
+        """Whether the run allows less than was asked for."""
+        return bool(self.notes) or any(finding.answer in ("recompiles", "impossible") for finding in self.findings)
 
     def remarks(self) -> tuple[str, ...]:
         """Return the notes, and a line for each control of which there is something to know."""
@@ -83,7 +86,7 @@ class Preflight:
         return (*self.notes, *told)
 
     def __str__(self) -> str:
-        return "\n".join([table(self.findings), *(f"note: {note}" for note in self.notes)])
+        return "\n".join([table(self.findings), *(f"note: {note}" for note in (*self.notes, *self.hints))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,7 @@ def preflight(
     if (controls is None) == (envelope is None):
         raise UsageError("what may be changed is not clear", allowed="either controls=[...] or envelope=...")
     allowed = load_envelope(Path(envelope)) if isinstance(envelope, (str, Path)) else envelope
-    training = Training(model, optimizer, scheduler, loader, (*parts, *handles(controls or ())))
+    training = Training(model, optimizer, scheduler, loader, gathered(parts, controls))
     known = declared(controls or ()) if allowed is None else allowed.controls
     found = survey(training, known, 1 if allowed is None else allowed.deliberation.boundary_every_steps)
     found.close()
@@ -166,16 +169,18 @@ def survey(training: Training, controls: Sequence[Control], boundary_every_steps
     Raises:
         UsageError: There is no optimizer to work with; nothing stays claimed.
     """
-    optimizers = list({id(one): one for one in (unwrap(training.optimizer), training.optimizer)}.values())
+    refuse_mismatched(training)
     _refuse_idle_handles(training, controls)
-    strangers = schedulers_not_passed(optimizers, training.scheduler)
+    strangers = schedulers_not_passed(training.optimizers, training.scheduler)
     bindings: dict[str, Binding] = {}
     errors: dict[str, UsageError] = {}
     with ExitStack() as undo:
         undo.callback(_close, bindings)
         for control in controls:
             try:
-                _refuse_strangers(control, strangers)
+                _refuse_overlap(control, controls, training)
+                for stranger in strangers:
+                    refuse_owner(control.name, stranger)
                 bindings[control.name] = bind(control, training)
                 _check_start(control, bindings[control.name].read())
             except UsageError as error:
@@ -194,17 +199,8 @@ def survey(training: Training, controls: Sequence[Control], boundary_every_steps
             findings.append(_possible(control, one, bindings[control.name], reasons))
         undo.pop_all()
     refused = tuple((control, errors[control.name]) for control in controls if control.name in errors)
-    return Survey(Preflight(tuple(findings), _notes(training, strangers)), bindings, refused)
-
-
-def handles(controls: Sequence[Control | OwnControl]) -> list[Handle]:
-    """Return the handles that come with controls."""
-    return [own.handle for own in controls if isinstance(own, OwnControl)]
-
-
-def declared(controls: Sequence[Control | OwnControl]) -> tuple[Control, ...]:
-    """Return the controls without their handles."""
-    return tuple(own.control if isinstance(own, OwnControl) else own for own in controls)
+    ends, hints = _odd(findings)
+    return Survey(Preflight(tuple(findings), (*_notes(training, strangers), *ends), hints), bindings, refused)
 
 
 def table(findings: Sequence[Finding]) -> str:
@@ -236,13 +232,29 @@ def _refuse_idle_handles(training: Training, controls: Sequence[Control]) -> Non
             raise ControlError("a handle has no control", received=handle.name, next_step=nearest(handle.name, names))
 
 
-def _refuse_strangers(control: Control, strangers: Sequence[object]) -> None:
-    """Refuse what a scheduler that was not passed owns."""
-    for stranger in strangers:
-        if base_name(control.name) == LEARNING_RATE:
-            refuse_adaptive(stranger)
-        elif base_name(control.name) == MOMENTUM:
-            refuse_momentum_cycling(stranger)
+def _refuse_overlap(control: Control, controls: Sequence[Control], training: Training) -> None:
+    """Refuse a control of a part beside the same control of all, unless a handle says where else its value is."""
+    base, part = base_name(control.name), part_name(control.name)
+    is_found = base in (LEARNING_RATE, WEIGHT_DECAY, MOMENTUM, BETA2, DROPOUT)
+    has_handle = any(handle.name == control.name for handle in training.find(Handle))
+    if part is not None and is_found and not has_handle and any(other.name == base for other in controls):
+        raise ControlError(
+            f"{base} and {control.name} would both change {part}",
+            allowed=f"{base} for all, or one control for each part",
+            next_step=f"leave out {base} or {control.name}",
+        )
+
+
+def _odd(findings: Sequence[Finding]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the controls that cannot move from where they start, and what else is odd about the possible ones."""
+    ends: list[str] = []
+    hints: list[str] = []
+    for one in findings:
+        if one.answer != "impossible" and one.value is not None:
+            name, end = one.control.name, dead_end(one.control, one.value)
+            ends += [f"{name}: {end}"] if end is not None else []
+            hints += [f"{name}: {said}" for said in oddities_of(one.control, one.value) if said != end]
+    return tuple(ends), tuple(hints)
 
 
 def _check_start(control: Control, value: float) -> None:

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from trimtab.errors import UsageError
 from trimtab.integrations.pytorch.bindings.uncompiled import uncompiled
+from trimtab.integrations.pytorch.step_order import StepOrder
 from trimtab.runtime.reading import Reading
 from trimtab.telemetry.roles import GRAD_NORM_OF_GROUP
 from trimtab.telemetry.signal import GRAD_NORM, LOSS
@@ -55,10 +56,16 @@ class TorchReader:
         self._ran = False
         self._skipped_in_a_row = 0
         self._found_inf: Tensor | None = None
+        self._kind = type(optimizer).__name__
+        self._num_calls = 0
+        self._has_run = False
+        self._order = StepOrder(optimizer)
         self._hook = optimizer.register_step_post_hook(uncompiled(self._on_step))
 
     def take(self, step: int, signals: Mapping[str, object]) -> list[Reading]:
         """Take in one step's values and return the readings that are complete, oldest first."""
+        self._num_calls += 1
+        self._order.step_reported()
         self._skipped_in_a_row = 0 if self._ran else self._skipped_in_a_row + 1
         is_excused = 0 < self._skipped_in_a_row <= _MOST_SKIPPED
         self._ran = False
@@ -97,14 +104,32 @@ class TorchReader:
                 refused = refused or str(error)
         return Reading(step, values, refused)
 
+    def misuse(self) -> tuple[tuple[str, str], ...]:
+        """Return a problem and its detail where steps are reported at another point of the loop than they should be."""
+        if not self._has_run and self._num_calls > _MOST_SKIPPED:
+            detail = (
+                f"supervisor.step was called more than {_MOST_SKIPPED} times without a step of the {self._kind} that was "
+                f"passed: pass the optimizer that trains (a step replayed from a CUDA graph cannot be seen)"
+            )
+            return (("no optimizer step was seen", detail),)
+        if self._order.is_wrong:
+            detail = (
+                "no gradient changed between supervisor.step and optimizer.step: call supervisor.step right after "
+                "optimizer.step; as it is, a fault is seen before its step, which then still happens"
+            )
+            return (("supervisor.step is called before optimizer.step", detail),)
+        return ()
+
     def close(self) -> None:
-        """Remove the hook."""
+        """Remove the hooks."""
         self._hook.remove()
+        self._order.close()
 
     def _on_step(self, optimizer: Optimizer, *_: object) -> None:
         # Fused optimizers run even when the scaler found infinities, and skip inside; the scaler tells them so.
         found = getattr(optimizer, "found_inf", None)
         self._found_inf = found if isinstance(found, Tensor) and found.device.type != "cpu" else None
+        self._has_run = True
         self._ran = not (isinstance(found, Tensor) and found.device.type == "cpu" and bool(found.any()))
 
     def _completed(self) -> list[Reading]:
@@ -193,7 +218,7 @@ def to_number(name: str, value: object) -> float:
     if isinstance(value, str) or not hasattr(value, "__float__"):
         raise UsageError(
             f"the signal {name!r} is not a number",
-            received=f"{type(value).__name__}: {str(value)[:80]}",
+            received=f"str: {value[:80]!r}" if isinstance(value, str) else f"{type(value).__name__}: {str(value)[:80]}",
             allowed="a number or a tensor with one element",
         )
     try:

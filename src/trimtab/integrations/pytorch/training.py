@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.optim import Optimizer
 
+from trimtab.integrations.pytorch.bindings.groups import unwrap
+
 _T = TypeVar("_T")
 
 
@@ -29,6 +31,11 @@ class Training:
     scheduler: Any = None
     loader: Any = None
     parts: tuple[Any, ...] = ()
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """The optimizer, and the wrapper around it if there is one."""
+        return tuple({id(one): one for one in (unwrap(self.optimizer), self.optimizer)}.values())
 
     def find(self, kind: type[_T]) -> list[_T]:
         """Return every object of that type: the parts, what is inside part modules and the model, the loader; each once."""

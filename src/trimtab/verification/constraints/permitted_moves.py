@@ -14,5 +14,9 @@ def permitted_moves(case: Case) -> list[str]:
     for control, change in case.known_changes():
         targets = control.moves.targets(base[control.name])
         if change.value not in targets:
-            wrong.append(f"{control.name}: {change.value!r} is not a permitted move from {base[control.name]!r}")
+            open_ = control.reachable(base[control.name], case.standing.initial[control.name])
+            allowed = ", ".join(map(repr, open_)) or "none"
+            wrong.append(
+                f"{control.name}: {change.value!r} is not a permitted move from {base[control.name]!r}; permitted: {allowed}"
+            )
     return wrong

@@ -324,3 +324,10 @@ def test_a_binding_that_changes_nothing_leaves_the_run_bit_identical() -> None:
         binding = bind(own.control, Training(managed.model, managed.optimizer, parts=(own.handle,)))
         binding.write(binding.read())
     assert [managed.step() for _ in range(6)] == expected
+
+
+def test_a_handle_with_its_arguments_swapped_is_refused_with_the_right_order() -> None:
+    wrong: Any = (({"ent": 0.1}, "entropy_coefficient", "ent"), ("entropy_coefficient", "ent", {"ent": 0.1}))
+    for arguments in wrong:
+        with pytest.raises(ControlError, match=r"out of order; received handle\(.*dict.*\); allowed: handle\("):
+            handle(*arguments)

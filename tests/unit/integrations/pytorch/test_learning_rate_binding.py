@@ -94,7 +94,7 @@ def test_the_arithmetic_for_an_accelerator_is_that_of_the_host() -> None:
             optimizer = two_groups()
             binding = LearningRateBinding(optimizer, bounds)
             binding.write(binding.reference * factor)
-            host = binding._targets((0.1, 0.02)) or (0.1, 0.02)
+            host = binding._targets((0.1, 0.02), binding.factor) or (0.1, 0.02)
             device = _targets_on_device(torch.tensor([0.1, 0.02], dtype=torch.float64), factor, bounds)
             assert device.tolist() == pytest.approx(host)
     silent = torch.tensor([0.0, 0.0])
@@ -260,9 +260,62 @@ def test_a_warm_up_from_zero_is_left_at_zero() -> None:
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     assert moved(optimizer) == [0.0, 0.0]
+    assert binding.took_effect() is None, "a factor on a rate of 0 shows nothing yet"
+    for group in optimizer.param_groups:
+        group["lr"] = 0.05
+    assert moved(optimizer) == pytest.approx([0.1, 0.1])
     read_back = binding.took_effect()
     assert read_back is not None
     assert read_back.holds
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "value", "used", "holds"),
+    [
+        (0.005, 0.05, 0.005, False),  # below the bounds by itself: half of it is farther out
+        (0.005, 0.2, 0.01, True),
+        (0.05, 0.001, 0.01, True),  # cut short by the lower bound, but lower than before
+        (0.01, 0.05, 0.01, False),  # at the bound
+        (0.5, 0.2, 0.5, False),  # above the bounds by itself: twice of it is farther out
+        (0.5, 0.05, 0.25, True),
+    ],
+)
+def test_a_change_of_which_the_bounds_let_nothing_through_does_not_hold(
+    scheduled: float, value: float, used: float, holds: bool
+) -> None:
+    optimizer = two_groups()
+    binding = LearningRateBinding(optimizer, Bounds(0.01, 0.2))
+    moved(optimizer)
+    for group in optimizer.param_groups:
+        group["lr"] = scheduled
+    binding.write(value)
+    for _ in range(2):  # also when asked later: until the next change
+        assert moved(optimizer) == pytest.approx([used, used])
+        read_back = binding.took_effect()
+        assert read_back is not None
+        assert (read_back.holds, read_back.observed) == (holds, pytest.approx(used))
+        assert read_back.expected == pytest.approx(used if holds else scheduled * value / 0.1)
+        said = f"the schedule's own rate is {scheduled:g}, and nothing of the change fits into 0.01 to 0.2"
+        assert read_back.detail == ("" if holds else said)
+    binding.write(0.1)
+    moved(optimizer)
+    back = binding.took_effect()
+    assert back is not None
+    assert back.holds, "the schedule's own rate is in effect, as it should be"
+
+
+def test_a_value_written_again_and_a_change_taken_back_before_a_step_hold() -> None:
+    optimizer = two_groups()
+    binding = LearningRateBinding(optimizer, Bounds(0.01, 0.2))
+    for group in optimizer.param_groups:
+        group["lr"] = 0.005
+    for values, holds in (((0.1,), True), ((0.05, 0.1), True), ((0.05,), False), ((0.02, 0.05), True), ((0.02,), False)):
+        for value in values:
+            binding.write(value)
+        moved(optimizer)
+        read_back = binding.took_effect()
+        assert read_back is not None
+        assert read_back.holds is holds
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, True])

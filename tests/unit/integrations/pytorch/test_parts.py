@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from trimtab.controls.catalogue import gradient_clip_norm, label_smoothing, loss
 from trimtab.errors import ControlError, OwnershipError, UsageError
 from trimtab.integrations.pytorch.binders import bind
 from trimtab.integrations.pytorch.bindings.loss import LossWeightBinding
+from trimtab.integrations.pytorch.data.loader import ResumableLoader
 from trimtab.integrations.pytorch.parts.gradient_clip import GradientClip
 from trimtab.integrations.pytorch.parts.loss_weights import LossWeights
 from trimtab.integrations.pytorch.training import Training
@@ -214,3 +216,14 @@ def test_the_order_of_the_sum_is_that_of_the_weights_not_of_the_call() -> None:
     weights = LossWeights(small=1.0, large=1.0, opposite=1.0)
     small, large = torch.tensor(1.0), torch.tensor(1e8)
     assert float(weights(opposite=-large, large=large, small=small)) == 0.0  # the other way round it is 1
+
+
+def test_text_that_looks_like_a_number_keeps_its_quotes() -> None:
+    wrong: Any = "16"
+    for make in (
+        lambda: LossWeights(task=wrong),
+        lambda: GradientClip([torch.ones(1)], wrong),
+        lambda: ResumableLoader(range(64), batch_size=wrong, seed=0),
+    ):
+        with pytest.raises(UsageError, match="received '16'"):
+            make()

@@ -76,6 +76,8 @@ def test_notes_follow_the_table_and_what_is_limited_is_said_in_lines() -> None:
     free = Preflight((Finding(RATE, "live", 0.01, "", "somewhere"),), ())
     assert not free.is_limited
     assert free.remarks() == ()
+    assert not Preflight((Finding(RATE, "boundary", 0.01, "as it was asked for"),), ()).is_limited
+    assert Preflight((Finding(RATE, "recompiles", 0.01, "few values"),), ()).is_limited
     bound = Preflight((Finding(RATE, "boundary", 0.01, "changes after every 5 steps"),), ("no loader was given",))
     assert bound.is_limited
     assert str(bound).endswith("note: no loader was given")
@@ -184,3 +186,75 @@ def test_a_compiled_wrapper_is_found_while_it_lives() -> None:
     assert not has_compiled_wrapper(compiled)
     del compiled
     assert not has_compiled_wrapper(model)
+
+
+def test_a_control_of_a_part_beside_the_same_of_all_is_refused_with_both_names() -> None:
+    model = nn.Sequential(nn.Linear(2, 4), nn.Dropout(0.1), nn.Linear(4, 1))
+    groups = [{"params": model[0].parameters(), "name": "body"}, {"params": model[2].parameters(), "name": "head"}]
+    training = Training(model, torch.optim.AdamW(groups, lr=0.01))
+    pairs = [
+        (RATE, trimtab.learning_rate(1e-6, 1.0, group="head"), "head"),
+        (trimtab.learning_rate(1e-6, 1.0, group="head"), RATE, "head"),
+        (DROPOUT, trimtab.dropout(0.0, 0.5, name="x", modules="1*"), "x"),
+    ]
+    for one, other, part in pairs:
+        found = survey(training, [one, other], 1)
+        found.close()
+        base, named = sorted((one.name, other.name), key=len)
+        with pytest.raises(ControlError) as caught:
+            found.refuse_impossible()
+        assert str(caught.value).startswith(f"{base} and {named} would both change {part}; allowed: ")
+    both = survey(training, [trimtab.learning_rate(1e-6, 1.0, group=name) for name in ("body", "head")], 1)
+    both.close()
+    assert both.errors == ()
+
+
+def test_a_part_whose_value_a_handle_names_stands_beside_the_control_of_all() -> None:
+    critic = {"lr": 0.1}
+    handle = trimtab.handle("learning_rate/critic", critic, "lr")
+    found = survey(run(parts=(handle,)), [RATE, trimtab.learning_rate(1e-6, 1.0, group="critic")], 1)
+    found.close()
+    assert found.errors == ()
+
+
+def test_a_control_of_the_catalogue_without_a_handle_is_not_asked_whether_it_is_itself() -> None:
+    misspelt = trimtab.Control("entropy_coeficient", trimtab.Bounds(0.0, 1.0), trimtab.Add((0.1,)), "difference", 1.0, 1.0, 0)
+    for control, says in (
+        (trimtab.entropy_coefficient(0.0, 0.1), '[trimtab.handle("entropy_coefficient", object, "attribute")]'),
+        (misspelt, "; in the catalogue, did you mean 'entropy_coefficient'?"),
+    ):
+        found = survey(run(), [control], 1)
+        found.close()
+        assert str(found.errors[0][1]).endswith(says)
+
+
+def test_a_control_that_cannot_move_from_where_it_starts_is_a_warning_and_what_is_odd_a_hint() -> None:
+    stuck = trimtab.dropout(0.0, 0.5, moves=trimtab.SetTo((0.1, 0.9)))
+    found = survey(run(), [RATE, stuck], 1)
+    found.close()
+    end = "dropout: no move is possible from 0.1, where it starts"
+    odd = "dropout: set 0.9 can never be reached: not within 0 to 0.5"
+    assert end in found.preflight.notes
+    assert found.preflight.hints == (odd,)
+    assert f"note: {odd}" in str(found.preflight)
+    assert odd not in found.preflight.remarks()
+    assert Preflight(found.preflight.findings, (), (odd,)).is_limited is False
+
+
+def test_a_long_list_of_places_is_a_count_and_the_first_two() -> None:
+    model = nn.Sequential(*(nn.Dropout(0.1) for _ in range(30)), nn.Linear(2, 2))
+    found = survey(Training(model, torch.optim.SGD(model.parameters(), lr=0.1)), [DROPOUT], 1)
+    found.close()
+    assert found.preflight.findings[0].places == "30 places: 0.p, 1.p and 28 more"
+
+
+def test_a_batch_size_says_that_it_may_recompile_where_something_is_compiled() -> None:
+    for is_compiled in (False, True):
+        training = run(loader=trimtab.ResumableLoader(range(64), batch_size=8, seed=0))
+        if is_compiled:
+            training.model.compile(backend="eager")
+        found = survey(training, [trimtab.batch_size(4, 16)], 1)
+        found.close()
+        (finding,) = found.preflight.findings
+        assert finding.answer == "live"
+        assert ("may recompile" in finding.reason) == is_compiled

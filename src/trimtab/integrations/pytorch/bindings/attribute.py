@@ -92,6 +92,12 @@ def handle(name: str, target: object, attribute: str) -> Handle:
     Raises:
         ControlError: There is no such attribute, it cannot be set, or it holds no number.
     """
+    if not isinstance(name, str) or not isinstance(attribute, str):
+        raise ControlError(
+            "the arguments of handle are out of order",
+            received=f"handle({', '.join(type(one).__name__ for one in (name, target, attribute))})",
+            allowed='handle("entropy_coefficient", agent, "ent_coef"): the control\'s name, the object, its attribute',
+        )
     path = attribute.split(".")
     owner = owner_of(target, path)
     last = path[-1]

@@ -128,7 +128,7 @@ def _check_number(base: str, group: Group, index: int, slot: Slot | None, below:
     held: Any = slot.held(group)
     if isinstance(held, bool) or not isinstance(held, (int, float, Tensor)) or not math.isfinite(held) or not 0 <= held < below:
         allowed = "finite and >= 0" if below == math.inf else f"0 <= {base} < {below:g}"
-        raise ControlError(f"{base} of parameter group {index} cannot be supervised", received=held, allowed=allowed)
+        raise ControlError(f"{base} of parameter group {index} cannot be supervised", received=repr(held), allowed=allowed)
 
 
 def _refuse_shared_tensors(

@@ -139,7 +139,7 @@ def check_written(control: str, value: float, *, least: float = 0.0, below: floa
     if not is_finite_number(value) or not least <= value < below:
         floor = "" if least == -math.inf else f" and >= {least:g}"
         allowed = f"finite{floor}" if below == math.inf else f"{least:g} <= value < {below:g}"
-        raise ControlError(f"{control} cannot take this value", received=value, allowed=allowed)
+        raise ControlError(f"{control} cannot take this value", received=repr(value), allowed=allowed)
     return float(value)
 
 

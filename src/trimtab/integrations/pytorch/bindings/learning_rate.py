@@ -5,6 +5,8 @@ Rules:
   schedule's own values back. Between steps ``group["lr"]`` is the schedule's, so schedulers and
   checkpoints never see the factor.
 - With the factor at 1 nothing is written: training is bit-identical to training without trimtab.
+- A change of which the bounds let nothing through did not take effect, and is read back so: under a schedule that
+  is below the lower bound by itself, a smaller factor changes nothing.
 - A rate kept as a tensor stays that tensor. If all rates live on an accelerator the arithmetic happens
   there, and no step waits for the device; the read-back does.
 
@@ -82,8 +84,12 @@ class LearningRateBinding:
         self._bounds = bounds
         self._reference = max(group_references(self._selection.groups(self._optimizer)))
         self._value = self._reference
+        self._used = self._reference  # the value at the last step
+        self._base = self._reference  # the value that the last write took the place of
         self._running: list[_Scaled] | None = None
+        self._scheduled: _Rates | None = None
         self._expected: _Rates | None = None
+        self._unchanged: _Rates | None = None  # what the step would have used without that write
         self._observed: _Rates | None = None
         self._found_inf: object = None
         self._steps = 0
@@ -108,7 +114,7 @@ class LearningRateBinding:
     @property
     def factor(self) -> float:
         """What the schedule is multiplied by, before the bounds are looked at; exactly 1 at the reference."""
-        return 1.0 if self._value == self._reference else self._value / self._reference
+        return self._factor_at(self._value)
 
     @property
     def effective_rate(self) -> float | None:
@@ -133,21 +139,38 @@ class LearningRateBinding:
         """
         checked = check_written(self.name, value)
         self._put_back()
-        self._value = checked
+        self._base, self._value = self._used, checked
         self._steps_at_write = self._steps
 
     def took_effect(self) -> ReadBack | None:
-        """Return the largest rate the last step was to use and used; None if no step ran since `write`.
+        """Return the largest rate the last step was to use and used; None if no step ran since `write` that shows it.
 
-        A fused optimizer steps even when a gradient scaler found infinities, and changes nothing: that is no step.
+        A fused optimizer steps even when a gradient scaler found infinities, and changes nothing: that is no step. A
+        changed factor on a scheduled rate of 0 shows nothing either. Where the bounds cut a change short, what they left
+        of it is expected; where they left nothing, the change without them is, and it does not hold.
         """
-        if self._expected is None or self._observed is None or self._steps == self._steps_at_write:
+        if self._scheduled is None or self._expected is None or self._observed is None or self._steps == self._steps_at_write:
             return None
         if isinstance(self._found_inf, Tensor) and bool(self._found_inf.any()):
             return None
+        top = max(self._scheduled.numbers(), default=0.0)
         expected, observed = self._expected.numbers(), self._observed.numbers()
+        if (
+            self._unchanged is not None
+            and self._unchanged.numbers() == expected
+            and not agree(top * self.factor, max(expected))
+        ):
+            return self._swallowed(top, max(observed))
+        if top == 0 and self._base != self._value:
+            return None
         holds = len(expected) == len(observed) and all(map(agree, expected, observed))
         return ReadBack(self.name, max(expected, default=0.0), max(observed, default=0.0), holds)
+
+    def _swallowed(self, top: float, observed: float) -> ReadBack:
+        """Return that the bounds let nothing of a change through; ``top`` is the largest scheduled rate."""
+        bounds = "its bounds" if self._bounds is None else f"{self._bounds.low!r} to {self._bounds.high!r}"
+        detail = f"the schedule's own rate is {top:.6g}, and nothing of the change fits into {bounds}"
+        return ReadBack(self.name, top * self.factor, observed, holds=False, detail=detail)
 
     def close(self) -> None:
         """Remove the hooks and give the control back; the schedule is left alone from now on."""
@@ -160,9 +183,13 @@ class LearningRateBinding:
         self._put_back()
         groups = self._selection.groups(optimizer)
         scheduled = _rates(groups)
-        targets = self._targets(scheduled)
+        targets = self._targets(scheduled, self.factor)
         self._running = []
-        self._expected = _Rates(scheduled if targets is None else targets)
+        self._scheduled, self._expected = _Rates(scheduled), _Rates(scheduled if targets is None else targets)
+        self._unchanged = None
+        if self._base != self._value:
+            unchanged = self._targets(scheduled, self._factor_at(self._base))
+            self._unchanged = _Rates(scheduled if unchanged is None else unchanged)
         if targets is None:
             return
         # All originals are taken before the first is scaled: groups may share one tensor.
@@ -178,6 +205,7 @@ class LearningRateBinding:
         self._observed = _Rates(_rates(self._selection.groups(optimizer)))
         self._found_inf = getattr(optimizer, "found_inf", None)  # looked at only when asked: it may be on a device
         self._steps += 1
+        self._used = self._value
         for done in self._running:
             _restore(done)
         self._running = None
@@ -189,16 +217,19 @@ class LearningRateBinding:
                 _restore(left)
         self._running = None
 
-    def _targets(self, scheduled: tuple[float, ...] | Tensor) -> tuple[float, ...] | Tensor | None:
+    def _factor_at(self, value: float) -> float:
+        return 1.0 if value == self._reference else value / self._reference
+
+    def _targets(self, scheduled: tuple[float, ...] | Tensor, factor: float) -> tuple[float, ...] | Tensor | None:
         """Return the rates to use in a step; None if they are the scheduled ones."""
-        if self.factor == 1.0:
+        if factor == 1.0:
             return None
         if isinstance(scheduled, Tensor):
-            return _targets_on_device(scheduled, self.factor, self._bounds)
+            return _targets_on_device(scheduled, factor, self._bounds)
         top = max(scheduled, default=0.0)
         if not math.isfinite(top) or top <= 0:
             return None
-        allowed = top * self.factor
+        allowed = top * factor
         if self._bounds is not None:
             allowed = min(max(allowed, min(self._bounds.low, top)), max(self._bounds.high, top))
         if allowed == top:

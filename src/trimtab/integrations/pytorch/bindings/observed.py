@@ -193,7 +193,8 @@ class PlacesBinding(ObservedBinding):
     @property
     def detail(self) -> str:
         """The places, in words."""
-        return listed([place.label for place in self._places])
+        labels = [place.label for place in self._places]
+        return listed(labels) if len(labels) <= 3 else f"{len(labels)} places: {listed(labels, 2)}"
 
     def _held(self) -> tuple[Held, ...]:
         return tuple(getattr(place.owner, place.attribute) for place in self._places)
@@ -214,7 +215,9 @@ def _check_place(place: Place, below: float) -> None:
     held = getattr(place.owner, place.attribute)
     if isinstance(held, bool) or not isinstance(held, (int, float, Tensor)) or not 0 <= as_number(held) < below:
         upper = "a finite number >= 0" if below == math.inf else f"0 <= number < {below:g}"
-        raise ControlError(f"{place.label} of {type(place.owner).__name__} cannot be supervised", received=held, allowed=upper)
+        raise ControlError(
+            f"{place.label} of {type(place.owner).__name__} cannot be supervised", received=repr(held), allowed=upper
+        )
 
 
 def _kept(held: Held) -> Held:

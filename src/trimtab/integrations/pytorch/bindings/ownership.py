@@ -17,6 +17,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from trimtab.controls.catalogue import base_name
+from trimtab.controls.entries import LEARNING_RATE, MOMENTUM
 from trimtab.errors import OwnershipError
 
 
@@ -91,7 +93,7 @@ def refuse_adaptive(scheduler: object) -> None:
                 f"{type(found).__name__} already steers the learning rate by a metric",
                 received=path,
                 allowed="one owner of learning_rate; schedules that depend on the step alone are fine",
-                next_step=f"remove the {type(found).__name__}, or leave learning_rate out of the controls",
+                next_step="remove it, or leave learning_rate out of the controls",
             )
 
 
@@ -111,6 +113,18 @@ def refuse_momentum_cycling(scheduler: object) -> None:
                 allowed="one owner of momentum",
                 next_step="construct it with cycle_momentum=False, or leave momentum out of the controls",
             )
+
+
+def refuse_owner(control: str, scheduler: object) -> None:
+    """Refuse a scheduler that steers or writes what a control of that name is about.
+
+    Raises:
+        OwnershipError: Remove the scheduler, or leave the control out.
+    """
+    if base_name(control) == LEARNING_RATE:
+        refuse_adaptive(scheduler)
+    elif base_name(control) == MOMENTUM:
+        refuse_momentum_cycling(scheduler)
 
 
 def _claims_on(target: object) -> _Claims:

@@ -188,5 +188,5 @@ class MixtureLoader:
 
 def _check_weight(source: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-        raise UsageError(f"the weight of {source} is malformed", received=value, allowed="a finite number > 0")
+        raise UsageError(f"the weight of {source} is malformed", received=repr(value), allowed="a finite number > 0")
     return float(value)

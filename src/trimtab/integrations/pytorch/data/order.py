@@ -41,5 +41,5 @@ def check_whole(what: str, value: object) -> int:
         UsageError: It is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{what} is malformed", received=value, allowed="an integer >= 1")
+        raise UsageError(f"{what} is malformed", received=repr(value), allowed="an integer >= 1")
     return value

@@ -42,9 +42,14 @@ class GradientClip:
             )
         for what, number in (("max_norm", max_norm), ("norm_type", norm_type)):
             if isinstance(number, bool) or not isinstance(number, (int, float)) or math.isnan(number) or number <= 0:
-                raise UsageError(f"{what} is out of range", received=number, allowed="a number > 0")
+                raise UsageError(f"{what} is out of range", received=repr(number), allowed="a number > 0")
         self.max_norm = float(max_norm)
         self.norm_type = float(norm_type)
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The parameters whose gradients are clipped."""
+        return tuple(self._parameters)
 
     def __call__(self) -> Tensor:
         """Clip the gradients in place and return their norm before; a tensor on their device, which nothing waits for."""

@@ -95,7 +95,7 @@ class LossWeights:
 
 def _check_weight(name: str, weight: object) -> None:
     if not is_finite_number(weight) or not isinstance(weight, (int, float)) or weight <= 0:
-        raise UsageError(f"the weight of {name} is out of range", received=weight, allowed="a finite number > 0")
+        raise UsageError(f"the weight of {name} is out of range", received=repr(weight), allowed="a finite number > 0")
 
 
 def _names(names: set[str]) -> str:
