@@ -149,22 +149,24 @@ class Engine:
         """Return pairs of a problem and its detail: what goes wrong around the run."""
         return tuple(self._look_around())
 
-    def foreign_hands(self) -> tuple[str, ...]:
-        """Return what is wrong with the controls because of somebody else's hand on them.
+    def foreign_hands(self) -> tuple[tuple[str, str], ...]:
+        """Return what is wrong with the controls because of somebody else's hand on them: pairs of problem and detail.
 
         A value in effect that left its bounds is told once, until it was inside again.
         """
         envelope, recipe = self.state.envelope, self.state.recipe
-        wrong: list[str] = []
+        wrong: list[tuple[str, str]] = []
         for name, binding in self._bindings.items():
             live, taken = binding.read(), binding.took_effect()
             if live != recipe[name]:
-                wrong.append(f"{name} is {live!r}, not {recipe[name]!r} as trimtab left it")
+                detail = f"{name} is {live!r}, not {recipe[name]!r} as trimtab left it"
+                wrong.append(("something else has a hand on a control", detail))
             elif taken is not None:
                 before, now = self._rates_out.get(name), self._position(name, envelope.control(name).bounds, taken.observed)
                 self._rates_out[name] = now
                 if now.said and (before is None or before.said != now.said):
-                    wrong.append(f"{name} is {now.observed:.6g} in effect, {now.said}, and not through trimtab")
+                    detail = f"{name} is {now.observed:.6g} in effect, {now.said}, and not through trimtab: by a schedule, say"
+                    wrong.append(("a control is outside its bounds", detail))
         return tuple(wrong)
 
     def _position(self, name: str, bounds: Bounds, observed: float) -> _Position:

@@ -284,9 +284,7 @@ class Supervisor:
         self._checkpoint = None
         if self._step == 1 or self._step % self._every == 0 or self._engine.checkpoint_due:
             self._checkpoint = self._engine.save_checkpoint(self._step)
-            for finding in self._engine.foreign_hands():
-                self._notice("something else has a hand on a control", finding)
-            for problem, detail in self._engine.surroundings():
+            for problem, detail in (*self._engine.foreign_hands(), *self._engine.surroundings()):
                 self._notice(problem, detail)
 
     def _take_evaluation(self, metrics: Mapping[str, object]) -> None:

@@ -61,7 +61,7 @@ def test_a_schedule_that_takes_a_rate_below_its_bound_is_told_once(high: float, 
     told = [detail for detail in _problems(tmp_path / "run") if "bound" in detail]
     assert len(told) == 1
     assert told[0].startswith("learning_rate is 0.004")
-    assert told[0].endswith("in effect, below its bound 0.005, and not through trimtab")
+    assert told[0].endswith("in effect, below its bound 0.005, and not through trimtab: by a schedule, say")
 
 
 def test_a_warm_up_comes_into_the_bounds_by_itself_and_is_not_told(tmp_path: Path) -> None:
