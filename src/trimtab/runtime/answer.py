@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
@@ -9,8 +10,10 @@ from trimtab.decision.briefing import Briefing
 from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Proposal
 from trimtab.errors import CapReached, ProviderError, ReplyError, TrimtabError
+from trimtab.runtime.clock import Clock
 
 _MAX_TOLD: Final = 500
+_POLL_EVERY_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +88,17 @@ class Withdrawing(Protocol):
     def withdraw(self, question: int) -> None:
         """Take the question back if it is still open; never raises."""
         ...
+
+
+def wait_by_polling(
+    client: ManagerClient, is_open: Callable[[], bool], seconds: float, clock: Clock, sleep: Callable[[float], None]
+) -> Answer | Failure | None:
+    """Poll a client now and then until its question has an outcome, is no longer open, or ``seconds`` are over."""
+    end = clock.monotonic_seconds() + seconds
+    while is_open():
+        outcome = client.poll()
+        left = end - clock.monotonic_seconds()
+        if outcome is not None or left <= 0:
+            return outcome
+        sleep(min(left, _POLL_EVERY_SECONDS))
+    return None

@@ -16,9 +16,9 @@ from trimtab.decision.json_text import excerpt, read_json
 from trimtab.decision.proposal import MAX_TEXT
 from trimtab.errors import ReplyError, TrimtabError
 from trimtab.ledger.record import ManagerAsked
-from trimtab.runtime.answer import Answer, Failure, ManagerClient, Withdrawing, told
+from trimtab.runtime.answer import Answer, Failure, ManagerClient, Withdrawing, told, wait_by_polling
 from trimtab.runtime.clock import Clock
-from trimtab.runtime.exchange import LOOK_EVERY_SECONDS, Exchange
+from trimtab.runtime.exchange import Exchange
 from trimtab.runtime.exchange_form import OpenQuestion, name_of, split_name
 from trimtab.runtime.external import EXCHANGE_PROBLEM
 
@@ -100,14 +100,7 @@ class ApprovingClient:
 
     def wait(self, seconds: float) -> Answer | Failure | None:
         """Wait for the outcome, at most ``seconds``."""
-        end = self._clock.monotonic_seconds() + seconds
-        while self._open is not None:
-            outcome = self.poll()
-            left = end - self._clock.monotonic_seconds()
-            if outcome is not None or left <= 0:
-                return outcome
-            self._sleep(min(left, LOOK_EVERY_SECONDS))
-        return None
+        return wait_by_polling(self, lambda: self._open is not None, seconds, self._clock, self._sleep)
 
     def withdraw(self, question: int) -> None:
         """Take the question back: neither an answer nor an approval of it counts any more."""

@@ -12,9 +12,9 @@ from trimtab.decision.proposal import Proposal
 from trimtab.decision.wire import proposal_from
 from trimtab.errors import ReplyError, TrimtabError
 from trimtab.ledger.record import ManagerAsked
-from trimtab.runtime.answer import Answer, Failure, told
+from trimtab.runtime.answer import Answer, Failure, told, wait_by_polling
 from trimtab.runtime.clock import Clock
-from trimtab.runtime.exchange import LOOK_EVERY_SECONDS, Exchange
+from trimtab.runtime.exchange import Exchange
 from trimtab.runtime.exchange_form import OpenQuestion, name_of, split_name
 
 EXCHANGE_PROBLEM: Final = "exchange"
@@ -64,14 +64,7 @@ class ExternalClient:
 
     def wait(self, seconds: float) -> Answer | Failure | None:
         """Wait for the outcome, at most ``seconds``."""
-        end = self._clock.monotonic_seconds() + seconds
-        while self._question is not None:
-            outcome = self.poll()
-            left = end - self._clock.monotonic_seconds()
-            if outcome is not None or left <= 0:
-                return outcome
-            self._sleep(min(left, LOOK_EVERY_SECONDS))
-        return None
+        return wait_by_polling(self, lambda: self._question is not None, seconds, self._clock, self._sleep)
 
     def withdraw(self, question: int) -> None:
         """Take the question back: an answer to it no longer counts."""
