@@ -25,7 +25,7 @@ from statistics import fmean, median
 from typing import Any
 
 import torch
-from overfitting import RESULTS, commit, run_arm, say
+from overfitting import RESULTS, commit, folder_name, run_arm, say
 
 import trimtab
 from trimtab.bench.arm import demo_envelope
@@ -38,7 +38,7 @@ from trimtab.controls.preset import load_preset
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint, Standing
 from trimtab.decision.briefing import Briefing, ControlLimits, Timing
-from trimtab.decision.llm.prompt import Prompt, count_prompt, decision_prompt
+from trimtab.decision.llm.prompt import Prompt, decision_prompt
 from trimtab.decision.surface import build_surface
 from trimtab.diagnosis.base import View
 from trimtab.diagnosis.examine import EVALUATION_DETECTORS, STEP_DETECTORS, examine
@@ -60,26 +60,39 @@ CEILING = 1.05
 
 
 def outcomes(options: argparse.Namespace) -> tuple[list[str], list[dict[str, Any]]]:
-    arms = [None, "rules", options.manager]
+    """Run the demonstration's arms; the model once as it is, and once sampled, when it chooses more widely and worse."""
+    model: list[tuple[str, float | None]] = [(options.manager, None), (options.manager, 1.0)]
+    arms: list[tuple[str | None, float | None]] = [(None, None), ("rules", None), *model]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
-        jobs = [(seed, arm) for seed in options.seeds for arm in arms]
-        runs = list(pool.map(lambda job: run_arm(job[0], options.steps, job[1], Path(folder)), jobs))
-        for run, (seed, arm) in zip(runs, jobs, strict=True):
-            if arm == options.manager:
-                run.update(deliberations(Path(folder) / f"{seed}-{arm.replace(':', '-').replace('/', '-')}"))
-    final = {arm: [run["final"] for run, job in zip(runs, jobs, strict=True) if job[1] == arm] for arm in arms}
-    plain = final[None]
-    stopped = [run["best"] for run, job in zip(runs, jobs, strict=True) if job[1] is None]
-    rows = ["| arm | final validation loss, per seed | mean | against unmanaged | lower by |", "|---|---|---|---|---|"]
-    for name, values in (("unmanaged", plain), ("early stopping", stopped), *((arm, final[arm]) for arm in arms[1:])):
-        against = "" if values is plain else f"{say(paired_effect(values, plain))} | {1 - fmean(values) / fmean(plain):.1%}"
-        per_seed = " ".join(f"{value:.3f}" for value in values)
-        rows.append(f"| {name} | {per_seed} | {fmean(values):.3f} | {against or '|'} |")
-    managed = [run for run, job in zip(runs, jobs, strict=True) if job[1] == options.manager]
-    worst = max(one / other for one, other in zip(final[options.manager], plain, strict=True))
-    mean = fmean(final[options.manager]) / fmean(plain)
-    rows += ["", f"Ceiling {CEILING:.2f} of the unmanaged loss: mean {mean:.3f}, worst seed {worst:.3f}.", ""]
-    return [*rows, *account(managed)], runs
+        jobs = [(seed, *arm) for seed in options.seeds for arm in arms]
+        runs = list(pool.map(lambda job: run_arm(job[0], options.steps, job[1], Path(folder), job[2]), jobs))
+        for run, (seed, manager, temperature) in zip(runs, jobs, strict=True):
+            run["temperature"] = temperature
+            if (manager, temperature) in model:
+                run.update(deliberations(Path(folder) / folder_name(seed, manager or "", temperature)))
+    of = {arm: [run for run, job in zip(runs, jobs, strict=True) if job[1:] == arm] for arm in arms}
+    final = {arm: [run["final"] for run in of[arm]] for arm in arms}
+    plain = final[arms[0]]
+    rows = [
+        "| arm | final validation loss, per seed | mean | against unmanaged | of it, worst seed |",
+        "|---|---|---|---|---|",
+        f"| unmanaged | {per_seed(plain)} | {fmean(plain):.3f} | | |",
+    ]
+    others = {"early stopping": [run["best"] for run in of[arms[0]]]} | {named(arm): final[arm] for arm in arms[1:]}
+    for name, values in others.items():
+        ratios = [one / other for one, other in zip(values, plain, strict=True)]
+        against = f"{say(paired_effect(values, plain))}, x{fmean(values) / fmean(plain):.3f}"
+        rows.append(f"| {name} | {per_seed(values)} | {fmean(values):.3f} | {against} | x{max(ratios):.3f} |")
+    rows += ["", f"The ceiling, stated beforehand: no more than x{CEILING:.2f} of the unmanaged loss, in the mean.", ""]
+    return [*rows, *account({named(arm): of[arm] for arm in model})], runs
+
+
+def named(arm: tuple[str | None, float | None]) -> str:
+    return f"{arm[0]}" if arm[1] is None else f"{arm[0]}, temperature {arm[1]:g}"
+
+
+def per_seed(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
 
 
 def deliberations(folder: Path) -> dict[str, Any]:
@@ -110,26 +123,28 @@ def deliberations(folder: Path) -> dict[str, Any]:
     return found | {"kinds": dict(kinds), "rejected": dict(rejected), "failed": dict(failed)}
 
 
-def account(runs: Sequence[dict[str, Any]]) -> list[str]:
-    def total(name: str) -> str:
+def account(arms: dict[str, list[dict[str, Any]]]) -> list[str]:
+    def total(runs: list[dict[str, Any]], name: str) -> str:
         counts = sum((Counter(run[name]) for run in runs), Counter[str]())
         return ", ".join(f"{kind} {count}" for kind, count in counts.most_common()) or "none"
 
-    latency = [seconds for run in runs for seconds in run["latency"]]
-    tokens = [count for run in runs for count in run["input"]]
-    written = [count for run in runs for count in run["output"]]
-    return [
-        "| the model, over all its runs | |",
-        "|---|---|",
-        f"| questions | {sum(run['questions'] for run in runs)} |",
-        f"| proposals | {total('kinds')} |",
-        f"| accepted by the verifier | {sum(run['accepted'] for run in runs)} |",
-        f"| rejected, by reason | {total('rejected')} |",
-        f"| failed | {total('failed')} |",
-        f"| asked a second time for a reply that could not be read | {sum(run['retries'] for run in runs)} |",
-        f"| seconds an answer, median and longest | {median(latency):.1f}, {max(latency):.1f} |",
-        f"| tokens read and written an answer, median | {median(tokens):.0f}, {median(written):.0f} |",
-    ]
+    def every(runs: list[dict[str, Any]], name: str) -> list[float]:
+        return [value for run in runs for value in run[name]]
+
+    said: dict[str, Callable[[list[dict[str, Any]]], str]] = {
+        "questions": lambda runs: str(sum(run["questions"] for run in runs)),
+        "proposals": lambda runs: total(runs, "kinds"),
+        "accepted by the verifier": lambda runs: str(sum(run["accepted"] for run in runs)),
+        "rejected, by reason": lambda runs: total(runs, "rejected"),
+        "failed": lambda runs: total(runs, "failed"),
+        "asked again for a reply that could not be read": lambda runs: str(sum(run["retries"] for run in runs)),
+        "seconds an answer, median": lambda runs: f"{median(every(runs, 'latency')):.1f}",
+        "seconds an answer, longest": lambda runs: f"{max(every(runs, 'latency')):.1f}",
+        "tokens read an answer, median": lambda runs: f"{median(every(runs, 'input')):.0f}",
+        "tokens written an answer, median": lambda runs: f"{median(every(runs, 'output')):.0f}",
+    }
+    rows = [f"| over all runs | {' | '.join(arms)} |", "|---|" + "---|" * len(arms)]
+    return rows + [f"| {what} | {' | '.join(tell(runs) for runs in arms.values())} |" for what, tell in said.items()]
 
 
 # ---------------------------------------------------------------------------------------------- steps
@@ -250,7 +265,7 @@ def tokens(options: argparse.Namespace) -> list[str]:
             cells = (
                 len(briefing.snapshot.summaries),
                 allowed,
-                estimate_tokens(text),
+                count_prompt(prompt),
                 exact(text),
                 len(text.encode()),
                 said(prompt),

@@ -26,10 +26,11 @@ from trimtab.bench.scoring import Effect, paired_effect
 RESULTS = Path(__file__).parent / "results"
 
 
-def run_arm(seed: int, steps: int, manager: str | None, folder: Path) -> dict[str, Any]:
+def run_arm(seed: int, steps: int, manager: str | None, folder: Path, temperature: float | None = None) -> dict[str, Any]:
     arm = "unmanaged" if manager is None else "managed"
-    name = f"{seed}-{(manager or arm).replace(':', '-').replace('/', '-')}"
+    name = folder_name(seed, manager or arm, temperature)
     spec = {"arm": arm, "seed": seed, "steps": steps, "manager": manager or "", "text": None, "run_dir": str(folder / name)}
+    spec["temperature"] = temperature
     done = subprocess.run(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", "trimtab.bench.arm", json.dumps(spec)], capture_output=True, text=True, check=False
     )
@@ -40,6 +41,11 @@ def run_arm(seed: int, steps: int, manager: str | None, folder: Path) -> dict[st
     del result["run_dir"], result["event"]
     print(f"{name:24s} final {result['final']:.4f}  best {result['best']:.4f}  {result['seconds']:.0f} s", flush=True)
     return result | {"seed": seed, "manager": manager or "none"}
+
+
+def folder_name(seed: int, manager: str, temperature: float | None = None) -> str:
+    heat = "" if temperature is None else f"-{temperature:g}"
+    return f"{seed}-{manager.replace(':', '-').replace('/', '-')}{heat}"
 
 
 def commit() -> str:

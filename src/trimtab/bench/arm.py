@@ -1,8 +1,8 @@
 """One arm of the demonstration, in a process of its own: trains once and reports JSON lines.
 
 Started as ``python -m trimtab.bench.arm SPEC`` with a JSON object: ``arm`` (``unmanaged`` or
-``managed``), ``seed``, ``steps``, ``manager``, ``text`` (a path or null) and ``run_dir``. Lines on
-standard output are ``progress``, then one ``result`` or ``error``.
+``managed``), ``seed``, ``steps``, ``manager``, ``text`` (a path or null), ``run_dir`` and ``temperature`` (of a
+language model, or null). Lines on standard output are ``progress``, then one ``result`` or ``error``.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class ArmSpec:
     manager: str
     text: str | None
     run_dir: str
+    temperature: float | None = None
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class Course:
         return min(finite or self.curve[-1:], key=lambda point: point[1])
 
 
-def demo_envelope(manager: str) -> Envelope:
+def demo_envelope(manager: str, temperature: float | None = None) -> Envelope:
     """Return the envelope the demonstration runs in: the preset, and for a language model the time to answer.
 
     A step takes some 15 ms, so the run would be over before a model has answered a few times: it waits at every second
@@ -66,7 +67,7 @@ def demo_envelope(manager: str) -> Envelope:
     if not ManagerSpec.parse(manager).is_language_model:
         return envelope
     patient = replace(envelope.deliberation, mode="boundary", every_evaluations=2, deadline_seconds=120.0)
-    settings = ManagerSettings(briefing_tokens=2000, reply_tokens=300, fallback="no_action")
+    settings = ManagerSettings(briefing_tokens=2000, reply_tokens=300, temperature=temperature, fallback="no_action")
     return replace(envelope, deliberation=patient, manager=settings)
 
 
@@ -85,7 +86,7 @@ def run(spec: ArmSpec) -> dict[str, Any]:
             model,
             optimizer,
             loader=loader,
-            envelope=demo_envelope(spec.manager),
+            envelope=demo_envelope(spec.manager, spec.temperature),
             manager=spec.manager,
             run_dir=spec.run_dir,
             total_steps=spec.steps,

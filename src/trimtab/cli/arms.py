@@ -87,6 +87,7 @@ class ArmSpec:
     manager: str
     text: str | None
     run_dir: str
+    temperature: float | None = None
 
 
 class ArmWatcher(Protocol):
