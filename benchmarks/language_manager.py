@@ -38,7 +38,7 @@ from trimtab.controls.preset import load_preset
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint, Standing
 from trimtab.decision.briefing import Briefing, ControlLimits, Timing
-from trimtab.decision.llm.prompt import Prompt, decision_prompt
+from trimtab.decision.llm.prompt import Prompt, count_prompt, decision_prompt
 from trimtab.decision.surface import build_surface
 from trimtab.diagnosis.base import View
 from trimtab.diagnosis.examine import EVALUATION_DETECTORS, STEP_DETECTORS, examine
