@@ -20,8 +20,10 @@ from trimtab.cli.arms import ArmName, ArmSpec, run_arms
 from trimtab.cli.demo_outcome import Outcome
 from trimtab.cli.demo_view import duration, make_view
 from trimtab.cli.terminal import MARK_STYLES, chart, clean, make_console, number, print_json
+from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.errors import MissingExtraError, RunDirectoryError, UsageError
 from trimtab.report.scale import drawable
+from trimtab.runtime.manager_spec import ManagerSpec
 from trimtab.runtime.run_dir import RUNS, next_free
 
 ARM_COMMAND: Final = (sys.executable, "-m", "trimtab.bench.arm")
@@ -84,6 +86,7 @@ def run_demo(request: DemoRequest, command: Sequence[str], *, as_json: bool) -> 
     """
     if request.text is not None and not request.text.is_file():
         raise UsageError("there is no such text file", received=str(request.text), next_step="name another with --text")
+    ManagerSpec.parse(request.manager).check(ManagerSettings())  # before anything is started or created
     folder = _make_folder(request.run_dir)
     specs = [_spec(request, arm, folder / arm) for arm in _ARMS]
     console = make_console(sys.stderr if as_json else None)
