@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from tests.builders import RECIPE, a_briefing, a_standing, a_symptom, an_envelope, an_intervention
 from tests.strategies import situations
 from trimtab.controls.envelope import Authority, Envelope
+from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint, Standing
 from trimtab.decision.action import Adjust, Change, Rollback, changes_of, checkpoint_of
 from trimtab.decision.briefing import Briefing, Intervention
+from trimtab.decision.llm.manager import LlmManager
 from trimtab.decision.manager import Manager
 from trimtab.decision.no_action import NoActionManager
 from trimtab.decision.proposal import Expectation, Proposal
@@ -26,6 +28,7 @@ from trimtab.decision.scripted import Line, ScriptedManager
 from trimtab.decision.surface import Surface
 from trimtab.decision.wire import encode_proposal, proposal_from
 from trimtab.diagnosis.base import Evidence, Symptom
+from trimtab.testing.random_model import RandomModel
 from trimtab.verification.case import Case
 from trimtab.verification.verdict import Accepted
 from trimtab.verification.verifier import missing_expectation, verify
@@ -36,11 +39,30 @@ def a_script() -> ScriptedManager:
     return ScriptedManager([Line(300, proposal), Line(10_000, proposal)])
 
 
+class NoLimit:
+    """An account without caps."""
+
+    def reserve(self, input_tokens: int, output_tokens: int) -> int:
+        return 0
+
+    def settle(self, reservation: int, input_tokens: int, output_tokens: int) -> None:
+        pass
+
+    def usd(self, input_tokens: int, output_tokens: int) -> float | None:
+        return None
+
+
+def a_language_model(seed: int = 3, stages: int = 1) -> LlmManager:
+    return LlmManager(RandomModel(seed), ManagerSettings(stages=stages), NoLimit(), "", 10.0, lambda: 0.0)
+
+
 MANAGERS: dict[str, Callable[[], Manager]] = {
     "rules": RulesManager,
     "random": lambda: RandomManager(seed=3),
     "scripted": a_script,
     "no_action": NoActionManager,
+    "language model": a_language_model,
+    "language model in two stages": lambda: a_language_model(stages=2),
 }
 
 BARE = a_standing(recipe=Recipe(()), initial=Recipe(()), checkpoints=())
@@ -102,13 +124,13 @@ def trials(standing: Standing) -> st.SearchStrategy[tuple[Intervention, ...]]:
 
 @settings(max_examples=150)
 @given(st.data())
-def test_what_rules_and_random_propose_is_accepted_by_the_verifier(data: st.DataObject) -> None:
+def test_what_rules_random_and_a_language_model_propose_is_accepted_by_the_verifier(data: st.DataObject) -> None:
     situation: tuple[Envelope, Standing] = data.draw(situations())
     envelope, standing = situation
     symptoms = data.draw(st.lists(st.sampled_from(WARNINGS), unique_by=lambda symptom: symptom.name).map(tuple))
     question = data.draw(st.integers(1, 1000))
     briefing = a_briefing(envelope, standing, symptoms=symptoms, interventions=data.draw(trials(standing)), question=question)
-    for manager in (RulesManager(), RandomManager(question)):
+    for manager in (RulesManager(), RandomManager(question), a_language_model(question)):
         proposal = manager.propose(briefing)
         case = Case(proposal.action, "manager", envelope, standing, standing.step, standing.version)
         verdict = verify(case)
