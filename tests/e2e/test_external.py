@@ -275,10 +275,10 @@ def test_nobody_answers_and_the_default_decides(tmp_path: Path, default: Approva
     workload = train(run, a_script(tmp_path / "script.json"), waiting_envelope(2.0, default), 12)
     [received] = records(run, ProposalReceived)
     if default == "approve":
-        assert (received.approved_by, received.objection) == ("default after 2 seconds", "")
+        assert (received.approved_by, received.objection) == ("default: nobody answered within 2 seconds", "")
         assert workload.model[2].p == 0.3  # type: ignore[index]
     else:
-        assert (received.approved_by, received.objection) == ("", "nobody approved it within 2 seconds")
+        assert (received.approved_by, received.objection) == ("", "not approved: nobody answered within 2 seconds")
         assert workload.hashes == unmanaged(12)
 
 

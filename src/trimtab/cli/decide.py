@@ -18,7 +18,7 @@ import typer
 from rich.text import Text
 
 from trimtab.cli.action_words import exact, read_action
-from trimtab.cli.pending import is_waiting
+from trimtab.cli.pending import has_ended, is_waiting
 from trimtab.cli.run_reading import find_run
 from trimtab.cli.terminal import clean, make_console
 from trimtab.decision.action import Action, NoAction, Stop, describe
@@ -70,7 +70,9 @@ def decide(
     ] = None,
     question: Annotated[int | None, typer.Option(metavar="N", help="Answer only if this is the open question.")] = None,
     reason: Annotated[str, typer.Option(help="Why.")] = "",
-    gain: Annotated[float | None, typer.Option(help="How much better the objective should get; 0: no worse.")] = None,
+    gain: Annotated[
+        float | None, typer.Option(help="How much better the objective should get; 0: no worse; -1: no loss of more than 1.")
+    ] = None,
     within: Annotated[int | None, typer.Option(help="Evaluations by which that should show, 1 to 3.")] = None,
     watch: Annotated[list[str] | None, typer.Option(help="A signal to watch afterwards; may be repeated.")] = None,
     by: Annotated[str, typer.Option(help="Who decides, for the record.")] = "",
@@ -92,6 +94,9 @@ def decide(
 
 def _open_question(directory: RunDirectory, number: int | None) -> OpenQuestion:
     found = waiting_question(directory.exchange)
+    if (found is None or not is_waiting(found)) and has_ended(directory):
+        story = f"trimtab show {directory.path}"
+        raise UsageError("the run has ended, so nothing can be decided", received=str(directory.path), next_step=story)
     see = f"trimtab pending {directory.path} --wait 60"
     if found is None:
         raise UsageError("no question is open, or it has an answer already", received=str(directory.path), next_step=see)
@@ -128,7 +133,11 @@ def _proposal(action: Action, said: Said, briefing: Briefing) -> Proposal:
         proposal = Proposal(action, reason, None, said.watch)
     else:
         if said.gain is not None and not math.isfinite(said.gain):
-            raise UsageError("--gain is not a finite number", received=said.gain, allowed="0 for no worse, or more")
+            raise UsageError(
+                "--gain is not a finite number",
+                received=said.gain,
+                allowed="0 for no worse, more for better, or less for no loss of more than so much",
+            )
         expected = Expectation(0.0 if said.gain is None else said.gain, 2 if said.within is None else said.within)
         proposal = Proposal(action, reason, expected, said.watch)
     return proposal_from(encode_proposal(proposal))

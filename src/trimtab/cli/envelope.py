@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trimtab.cli.manager_words import changed_settings, manager_words
 from trimtab.cli.terminal import clean, counted, make_console, print_json
 from trimtab.controls.control import Control
 from trimtab.controls.envelope import Envelope
@@ -42,7 +43,7 @@ def check(
     for control in envelope.controls:
         _print_control(console, control)
     console.print()
-    for label, said in (*_budget(envelope), *_timing(envelope), *_signals(envelope)):
+    for label, said in (*_budget(envelope), *_timing(envelope), *_signals(envelope), *manager_words(envelope)):
         console.print(_labelled(label, said))
     console.print()
     found = oddities(envelope)
@@ -182,4 +183,9 @@ def _tree(envelope: Envelope) -> dict[str, Any]:
             "up": {"num_moves": reach.up.num_moves, "value": reach.up.value},
             "down": {"num_moves": reach.down.num_moves, "value": reach.down.value},
         }
-    return {"objective": str(envelope.objective), "controls": controls, "warnings": list(oddities(envelope))}
+    return {
+        "objective": str(envelope.objective),
+        "controls": controls,
+        "manager": changed_settings(envelope.manager),
+        "warnings": list(oddities(envelope)),
+    }

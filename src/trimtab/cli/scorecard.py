@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.cli.run_reading import find_run
-from trimtab.cli.show import expected, money, reasons_against
+from trimtab.cli.show import expected, reasons_against, used
 from trimtab.cli.terminal import STATUS_STYLES, clean, counted, make_console, number, print_json
 from trimtab.ledger.reading import iter_ledger
 from trimtab.report.account import Decision
@@ -122,8 +122,7 @@ def _answering(totals: Totals) -> Iterator[tuple[str, Text]]:
             Text(f"{counted(totals.stale, 'answer')} too late to count, or to a run that had changed", "yellow"),
         )
     if totals.calls:
-        tokens = f"{totals.input_tokens:,} tokens read, {totals.output_tokens:,} written"
-        yield "spent", Text(f"{counted(totals.calls, 'call')} · {tokens} · {money(totals.usd)}")
+        yield "spent", Text(f"{counted(totals.calls, 'call')} · {used(totals)}")
 
 
 def _is_holding(score: Score) -> bool:

@@ -17,6 +17,7 @@ from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Expectation
 from trimtab.report.account import Decision, Ending, Point, Proposed, RunSummary, Timeline
 from trimtab.report.scale import Curve, Mark, MarkKind
+from trimtab.report.scorecard import Totals
 from trimtab.verification.verdict import Rejection
 
 _ENDINGS: Final[dict[Ending, tuple[str, str]]] = {
@@ -218,10 +219,16 @@ def expected(expectation: Expectation) -> str:
 
 
 def _consulted(taken: Consultation, proposal: Proposed | None) -> str:
-    tokens = f"{taken.input_tokens:,} tokens read, {taken.output_tokens:,} written"
     latency = proposal.latency_seconds if proposal is not None and proposal.by == "manager" else None
     seconds = f" · {latency:.1f} s" if latency is not None else ""
-    return f"{clean(taken.model, 100)} · {counted(taken.calls, 'call')} · {tokens} · {money(taken.usd)}{seconds}"
+    return f"{clean(taken.model, 100)} · {counted(taken.calls, 'call')} · {used(taken)}{seconds}"
+
+
+def used(taken: Consultation | Totals) -> str:
+    """Say how many tokens calls took and what they cost; where not all are settled, that it is the most it can have been."""
+    most = "up to " if taken.unsettled_calls else ""
+    tokens = f"{most}{taken.input_tokens:,} tokens read, {most}{taken.output_tokens:,} written"
+    return f"{tokens} · {money(taken.usd) if taken.usd is None else most + money(taken.usd)}"
 
 
 def money(usd: float | None) -> str:

@@ -10,6 +10,11 @@ from trimtab.ledger.record import ManagerFailed, ProposalReceived
 _MAX_DETAIL = 500
 
 
+def said_late(steps: int) -> str:
+    """Say that no answer came while it could count, and what helps."""
+    return f"no answer within {steps} steps; raise deliberation.stale_after_steps, or wait at evaluations with mode boundary"
+
+
 def answer_for_it(draft: Draft, at: int, problem: str, detail: str, consultation: Consultation | None = None) -> None:
     """Record that the manager failed: with the fallback's answer in the same record, or as no_action.
 

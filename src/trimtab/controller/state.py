@@ -72,6 +72,7 @@ class State:
         answered_by: Who gave it.
         objection: Why it must be rejected, in somebody's words; empty for none.
         failures_in_a_row: Questions in a row that the manager did not answer.
+        last_failure: What the newest of these failures was.
         breaker_left: Questions that it will not be asked, since it failed too often.
         pending: The action being carried out.
         interventions: Those so far with what was measured after them, oldest first.
@@ -109,6 +110,7 @@ class State:
     answered_by: str = ""
     objection: str = ""
     failures_in_a_row: int = 0
+    last_failure: str = ""
     breaker_left: int = 0
     pending: ActionIntended | None = None
     interventions: tuple[Intervention, ...] = ()

@@ -28,7 +28,7 @@ from trimtab.controller.event import (
     StepTaken,
     SymptomRaised,
 )
-from trimtab.controller.fallback import answer_for_it
+from trimtab.controller.fallback import answer_for_it, said_late
 from trimtab.controller.measuring import measure
 from trimtab.controller.reflex import plan
 from trimtab.controller.state import Phase, Question, State
@@ -117,7 +117,7 @@ def _on_step(draft: Draft, at: int) -> None:
         return
     if state.phase is Phase.ASKED and at - question.asked_step >= state.envelope.deliberation.stale_after_steps:
         # The last step at which an answer counts: the fallback's still does.
-        answer_for_it(draft, at, "late", f"no answer within {at - question.asked_step} steps")
+        answer_for_it(draft, at, "late", said_late(at - question.asked_step))
     if draft.state.phase is Phase.ANSWERED and _is_time(draft.state, question, at):
         _adjudicate(draft, at)
 
@@ -219,7 +219,8 @@ def _ask(draft: Draft, event: EvaluationReported) -> None:
     if is_sent:
         draft.effects.append(Ask(briefing))
     else:
-        detail = f"the manager failed {state.failures_in_a_row} times in a row and is not asked for a while"
+        last = f"; the last time: {state.last_failure}" if state.last_failure else ""
+        detail = f"the manager failed {state.failures_in_a_row} times in a row and is not asked for a while{last}"
         answer_for_it(draft, event.step, "paused", detail)
 
 

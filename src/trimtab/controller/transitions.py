@@ -49,6 +49,8 @@ _KNOWLEDGE: Final = (
     "problem_noticed",
 )
 
+_MAX_STOP_REASON: Final = 300
+
 TRANSITIONS: Final[Mapping[Phase, Mapping[str, Phase]]] = {
     Phase.WATCHING: {
         "manager_asked": Phase.ASKED,
@@ -149,9 +151,9 @@ def _learn(state: State, record: Record) -> State:
             answered = replace(state, proposal=record.proposal, answered_by=record.by, objection=record.objection)
             if record.by == "manager":
                 return replace(answered, failures_in_a_row=0)
-            return _failed_again(answered)
+            return _failed_again(answered, record.failure)
         case ManagerFailed():
-            counted = state if record.problem == SUPERSEDED else _failed_again(state)
+            counted = state if record.problem == SUPERSEDED else _failed_again(state, f"{record.problem}: {record.detail}")
             return replace(counted, question=None, proposal=None)
         case ActionIntended():
             return replace(state, pending=record, num_interventions=record.intervention)
@@ -169,13 +171,14 @@ def _learn(state: State, record: Record) -> State:
             return replace(state, question=None, proposal=None) if closes else state
 
 
-def _failed_again(state: State) -> State:
+def _failed_again(state: State, failure: str) -> State:
     """Count a question that the manager did not answer; after too many in a row the next ones are not sent to it."""
     if state.question is not None and not state.question.was_sent:
         return state
     failures, most = state.failures_in_a_row + 1, state.envelope.manager.breaker_failures
     breaks = bool(most) and failures >= most
-    return replace(state, failures_in_a_row=failures, breaker_left=state.envelope.manager.breaker_questions if breaks else 0)
+    left = state.envelope.manager.breaker_questions if breaks else 0
+    return replace(state, failures_in_a_row=failures, last_failure=failure[:_MAX_STOP_REASON], breaker_left=left)
 
 
 def _evaluated(state: State, record: EvaluationRecorded) -> State:
@@ -282,13 +285,14 @@ def _intervention(state: State, intended: ActionIntended, step: int, checkpoint:
 def _proposer(state: State, intended: ActionIntended) -> str:
     if intended.source == "reflex":
         return "reflex"
-    return state.manager if state.answered_by == "manager" else f"{state.answered_by}, for {state.manager}"
+    return state.manager if state.answered_by == "manager" else state.answered_by
 
 
 def _stop_reason(intended: ActionIntended) -> str | None:
     if not isinstance(intended.action, Stop):
         return None
-    return f"{intended.source}: {', '.join(intended.symptoms) or 'finished'}"
+    why = ", ".join(intended.symptoms) if intended.source == "reflex" else intended.reason
+    return f"{intended.source}: {why or 'finished'}"[:_MAX_STOP_REASON]
 
 
 def _measured(state: State, record: InterventionMeasured) -> State:

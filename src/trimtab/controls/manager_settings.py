@@ -14,6 +14,8 @@ Output = Literal["native", "tool", "text"]
 
 MAX_GUIDANCE: Final = 4000
 
+_NEEDED: Final = ("stages", "briefing_tokens", "reply_tokens", "breaker_questions")
+
 
 @dataclass(frozen=True, slots=True)
 class ManagerSettings:
@@ -64,6 +66,9 @@ class ManagerSettings:
     approval_default: Approval = "reject"
 
     def __post_init__(self) -> None:
+        for name in ("guidance", "device"):
+            _require_type(name, getattr(self, name), str, "text")
+        _require_type("show_reasons", self.show_reasons, bool, "true or false")
         _require_choice("fallback", self.fallback, ("by_kind", "rules", "no_action"))
         _require_choice("output", self.output, ("native", "tool", "text"))
         _require_choice("approval_default", self.approval_default, ("approve", "reject"))
@@ -75,8 +80,8 @@ class ManagerSettings:
         _require_range("calls", self.calls, 0, 1_000_000_000)
         _require_range("tokens", self.tokens, 0, 1_000_000_000_000)
         for name in ("usd", "input_usd_per_million", "output_usd_per_million"):
-            _require_range(name, getattr(self, name), 0, 1_000_000)
-        _require_range("temperature", self.temperature, 0, 2)
+            _require_range(name, getattr(self, name), 0, 1_000_000, is_whole=False)
+        _require_range("temperature", self.temperature, 0, 2, is_whole=False)
         if len(self.guidance) > MAX_GUIDANCE:
             allowed = f"at most {MAX_GUIDANCE} characters"
             raise UsageError("manager.guidance is too long", received=f"{len(self.guidance)} characters", allowed=allowed)
@@ -88,11 +93,21 @@ class ManagerSettings:
             )
 
 
-def _require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def _require_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UsageError(f"manager.{name} is unknown", received=value, allowed=", ".join(allowed))
 
 
-def _require_range(name: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and (isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high):
+def _require_type(name: str, value: object, kind: type, allowed: str) -> None:
+    if not isinstance(value, kind):
+        raise UsageError(f"manager.{name} is wrong", received=repr(value), allowed=allowed)
+
+
+def _require_range(name: str, value: object, low: float, high: float, *, is_whole: bool = True) -> None:
+    if value is None and name not in _NEEDED:
+        return
+    kind = "whole number" if is_whole else "number"
+    if isinstance(value, bool) or not isinstance(value, int if is_whole else (int, float)):
+        raise UsageError(f"manager.{name} is not a {kind}", received=repr(value), allowed=f"a {kind} from {low} to {high}")
+    if not math.isfinite(value) or not low <= value <= high:
         raise UsageError(f"manager.{name} is out of range", received=value, allowed=f"{low} to {high}")

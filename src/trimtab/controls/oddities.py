@@ -11,11 +11,12 @@ from trimtab.controls.moves import Add, Multiply, SetTo
 from trimtab.controls.reach import reach_of
 
 _WIDEST = 1e6
+_LEAST_BRIEFING_TOKENS = 1000
 
 
 def oddities(envelope: Envelope) -> tuple[str, ...]:
     """Return one sentence for everything in an envelope that is legal but odd."""
-    found = [*_of_budget(envelope), *_of_timing(envelope)]
+    found = [*_of_budget(envelope), *_of_timing(envelope), *_of_manager(envelope)]
     for control in envelope.controls:
         found += [f"{control.name}: {said}" for said in (*oddities_of(control), *_of_staleness(envelope, control))]
     return tuple(found)
@@ -71,6 +72,20 @@ def _of_timing(envelope: Envelope) -> Iterator[str]:
         )
     if not waiting and timing.boundary_every_steps > 1:
         yield "deliberation.boundary_every_steps has no effect: no control has `when: boundary`"
+
+
+def _of_manager(envelope: Envelope) -> Iterator[str]:
+    settings, timing = envelope.manager, envelope.deliberation
+    if settings.briefing_tokens < _LEAST_BRIEFING_TOKENS:
+        yield (
+            f"manager.briefing_tokens is {settings.briefing_tokens}: a prompt that small may offer nothing but no_action; "
+            "see trimtab prompt --preview --tokens"
+        )
+    if settings.approval_default == "approve" and timing.mode == "async":
+        yield (
+            f"manager.approval_default is approve: a person has {timing.stale_after_steps} steps and "
+            f"{timing.deadline_seconds:g} seconds, whichever ends first, and what is not rejected by then is applied"
+        )
 
 
 def _of_moves(control: Control) -> Iterator[str]:

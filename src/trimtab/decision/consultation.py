@@ -20,10 +20,11 @@ class Consultation:
         schema: SHA-256 of the reply's JSON schema, in hex.
         envelope: SHA-256 of the envelope, in hex.
         calls: Calls begun, >= 1.
-        input_tokens: Tokens read, as the provider counts them; for a call that never came back, the most it can have been.
+        input_tokens: Tokens read, as the provider counts them; for an unsettled call, the most it can have been.
         output_tokens: Tokens written, likewise.
         usd: Price of that; None if the model's price is not known.
         replies: What came back, the oldest first, each cut at `MAX_REPLY_TEXT` characters.
+        unsettled_calls: Calls of which only the most that they can have used is known.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Consultation:
     output_tokens: int
     usd: float | None
     replies: tuple[str, ...] = ()
+    unsettled_calls: int = 0
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
@@ -13,6 +14,9 @@ from trimtab.telemetry.window import Window
 
 _GAPS = 32
 
+# After a rollback the signals are as they were at the checkpoint, and the count of steps goes on. Steps that were undone
+# are no silence: it begins anew at the rewind, and a wait across one is none.
+
 
 @dataclass(frozen=True, slots=True)
 class MetricStale:
@@ -21,7 +25,8 @@ class MetricStale:
     A notice: no control repairs a measurement, and decisions on a stale one are decisions on nothing.
 
     Overdue is a signal that came at least ``least_values`` times and then not for ``patience`` times its
-    longest wait. Frozen is one that differed from value to value and now repeats the newest exactly.
+    longest wait; steps that a rollback has undone do not count. Frozen is one that differed from value to
+    value and now repeats the newest exactly.
     Other signals may be constant for good reasons (a learning rate, a success rate), and so may these at
     their best value: an accuracy of 1, a loss near 0. A loss that jumps to exactly 0 is not here but in
     non_finite, as some trainers report NaN so.
@@ -48,25 +53,25 @@ class MetricStale:
 
     def detect(self, view: View) -> Symptom | None:
         """Return a notice if a signal is overdue or frozen."""
-        overdue = [(name, window) for name, window in _windows(view) if self._is_overdue(view.step, window)]
+        overdue = [(name, window) for name, window in _windows(view) if self._is_overdue(view, window)]
         if overdue:
-            name, window = max(overdue, key=lambda entry: entry[1].age(view.step))
+            name, window = max(overdue, key=lambda entry: _silence(view, entry[1]))
             evidence = (
-                Evidence("steps_without_a_value", float(window.age(view.step))),
-                Evidence("longest_wait_before", float(_longest_wait(window))),
+                Evidence("steps_without_a_value", float(_silence(view, window))),
+                Evidence("longest_wait_before", float(_longest_wait(view, window))),
                 Evidence("signals_overdue", float(len(overdue))),
             )
             return Symptom("metric_stale", "notice", view.step, name, evidence)
         return self._frozen(view)
 
-    def _is_overdue(self, step: int, window: Window) -> bool:
-        age = window.age(step)
+    def _is_overdue(self, view: View, window: Window) -> bool:
+        age = _silence(view, window)
         # A value that came but was not finite is no missing one.
-        if window.last_non_finite_step is not None and step - window.last_non_finite_step < age:
+        if window.last_non_finite_step is not None and view.step - window.last_non_finite_step < age:
             return False
         if window.count < self.least_values or age < self.least_steps or age <= self.patience * window.spacing:
             return False
-        return age > self.patience * _longest_wait(window)
+        return age > self.patience * _longest_wait(view, window)
 
     def _frozen(self, view: View) -> Symptom | None:
         for name in (view.name(LOSS), view.name(GRAD_NORM), view.objective.signal):
@@ -97,9 +102,20 @@ def _windows(view: View) -> list[tuple[str, Window]]:
     return [(name, window) for name, window in found if window is not None and window.points]
 
 
-def _longest_wait(window: Window) -> int:
-    steps = [step for step, _ in newest_points(window, _GAPS)]
-    return max((later - earlier for earlier, later in pairwise(steps)), default=0)
+def _silence(view: View, window: Window) -> int:
+    rewinds = view.telemetry.rewinds
+    age = window.age(view.step)
+    return min(age, view.step - rewinds[-1]) if rewinds else age
+
+
+def _longest_wait(view: View, window: Window) -> int:
+    return max(_waits(view, [step for step, _ in newest_points(window, _GAPS)]), default=0)
+
+
+def _waits(view: View, steps: Iterable[int]) -> list[int]:
+    """Return the distances between steps in order, but for those across a rewind."""
+    rewinds = view.telemetry.rewinds
+    return [later - earlier for earlier, later in pairwise(steps) if not any(earlier < rewind <= later for rewind in rewinds)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +139,8 @@ class ObjectiveOverdue:
         if window is None or window.count < 3:
             return None
         newest = [step for step, _ in islice(reversed(window.points), 3)]
-        wait = max(view.evaluate_every_steps, newest[0] - newest[1], newest[1] - newest[2])
-        age = window.age(view.step)
+        wait = max((view.evaluate_every_steps, *_waits(view, reversed(newest))))
+        age = _silence(view, window)
         reported = window.last_non_finite_step
         if age <= self.patience * wait or (reported is not None and view.step - reported < age):
             return None

@@ -104,7 +104,8 @@ class Decision:
         step: Step after which it was asked, or after which the reflex acted.
         symptoms: What had been found then, with evidence.
         proposal: What was proposed; None while no answer came.
-        consultation: What asking a language model took, also without an answer; None for other managers.
+        consultation: What asking a language model took, also without an answer, and the most it can have taken where it
+            has unsettled calls; None for other managers.
         verdicts: Verdicts in order: the reflex goes on to its next choice after a rejection.
         intervention: Number of the intervention; None if nothing was carried out.
         applied_step: Step after which it was applied; None if it was not.

@@ -65,9 +65,10 @@ class Totals:
         latency_median_seconds: Of the manager's answers; None without any.
         latency_worst_seconds: Likewise.
         calls: Calls to a language model.
-        input_tokens: Tokens it read.
+        input_tokens: Tokens it read; for an unsettled call, the most it can have been. So for the next two.
         output_tokens: Tokens it wrote.
         usd: What that cost in US dollars; None if a price is not known.
+        unsettled_calls: Calls of which only the most that they can have used is known.
     """
 
     questions: int
@@ -88,6 +89,7 @@ class Totals:
     input_tokens: int
     output_tokens: int
     usd: float | None
+    unsettled_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ def _totals(scores: tuple[Score, ...], records: tuple[Record, ...]) -> Totals:
         input_tokens=sum(one.input_tokens for one in taken),
         output_tokens=sum(one.output_tokens for one in taken),
         usd=_usd(taken),
+        unsettled_calls=sum(one.unsettled_calls for one in taken),
     )
 
 

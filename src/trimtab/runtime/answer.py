@@ -62,6 +62,14 @@ class ManagerClient(Protocol):
         """Wait for the outcome of the open question, at most ``seconds``; for boundaries only."""
         ...
 
+    def give_up(self, detail: str) -> Answer | Failure:
+        """Return what the open question comes to now: no later step counts.
+
+        Args:
+            detail: Why nobody can wait any longer; for the record.
+        """
+        ...
+
     def close(self) -> None:
         """End the manager; never waits for it."""
         ...

@@ -102,6 +102,16 @@ class ApprovingClient:
         """Wait for the outcome, at most ``seconds``."""
         return wait_by_polling(self, lambda: self._open is not None, seconds, self._clock, self._sleep)
 
+    def give_up(self, detail: str) -> Answer | Failure:
+        """Give the proposal its default, if there is a proposal by now."""
+        open_ = self._open
+        if open_ is None or open_.answer is None:
+            self._open = None
+            return self._inner.give_up(detail)
+        outcome = replace(self._by_default(open_.answer, detail), latency_seconds=self._age_seconds(open_))
+        self._ended(outcome)
+        return outcome
+
     def withdraw(self, question: int) -> None:
         """Take the question back: neither an answer nor an approval of it counts any more."""
         if self._open is not None and self._open.asked.question == question:
@@ -149,14 +159,14 @@ class ApprovingClient:
             return Failure(question, EXCHANGE_PROBLEM, told(error), answer.consultation)
         if decision is not None:
             return replace(_decided(answer, decision), latency_seconds=age)
-        return replace(self._by_default(answer), latency_seconds=age) if is_late else None
+        late = f"nobody answered within {self._deadline_seconds:g} seconds"
+        return replace(self._by_default(answer, late), latency_seconds=age) if is_late else None
 
-    def _by_default(self, answer: Answer) -> Answer:
-        within = f"{self._deadline_seconds:g} seconds"
+    def _by_default(self, answer: Answer, late: str) -> Answer:
         if self._default == "approve":
-            return replace(answer, approved_by=f"default after {within}")
+            return replace(answer, approved_by=f"default: {late}"[:_MAX_OBJECTION])
         refusals = self._exchange.refusals
-        objection = f"nobody approved it within {within}" + (f"; {refusals}" if refusals else "")
+        objection = f"not approved: {late}" + (f"; {refusals}" if refusals else "")
         return replace(answer, objection=objection[:_MAX_OBJECTION])
 
     def _ended(self, outcome: Answer | Failure | None) -> Answer | Failure | None:

@@ -145,7 +145,7 @@ class Account:
             most_input = min(asked_input + sums.excess_input, _MOST)
             most_output = min(asked_output + sums.excess_output, _MOST)
             micro_usd = self._micro_usd(most_input, most_output)
-            self._check(sums, most_input + most_output, micro_usd)
+            self._check(sums, most_input, most_output, micro_usd)
             added = database.execute(
                 "INSERT INTO calls (asked_input, asked_output, input_tokens, output_tokens, micro_usd, settled)"
                 " VALUES (?, ?, ?, ?, ?, 0)",
@@ -189,19 +189,20 @@ class Account:
             return None
         return self._price.usd(read, written)
 
-    def _check(self, sums: _Sums, tokens: int, micro_usd: int | None) -> None:
-        caps, spent = self._caps, sums.spent
+    def _check(self, sums: _Sums, most_input: int, most_output: int, micro_usd: int | None) -> None:
+        caps, spent, tokens = self._caps, sums.spent, most_input + most_output
         if caps.calls is not None and spent.calls + 1 > caps.calls:
             raise _reached("calls", f"{spent.calls:,} made", f"{caps.calls:,}")
+        most = _most(sums, most_input, most_output)
         used = spent.input_tokens + spent.output_tokens
         if caps.tokens is not None and used + tokens > caps.tokens:
-            raise _reached("tokens", f"{used:,} spent or set aside and up to {tokens:,} more", f"{caps.tokens:,}")
+            raise _reached("tokens", f"{used:,} spent or set aside and up to {tokens:,} more", f"{caps.tokens:,}", most)
         if caps.usd is not None:
             # Calls from before a price was set are counted at the present one.
             known, more = sums.micro_usd + (self._micro_usd(*sums.unpriced) or 0), micro_usd or 0
             if known + more > _micro(caps.usd, ROUND_FLOOR):
                 received = f"{_shown(known)} spent or set aside and up to {_shown(more)} more"
-                raise _reached("usd", received, f"{caps.usd:g} US dollars")
+                raise _reached("usd", received, f"{caps.usd:g} US dollars", most)
 
     def _micro_usd(self, input_tokens: int, output_tokens: int) -> int | None:
         if self._price is None:
@@ -293,10 +294,19 @@ def _unusable(path: Path, why: str) -> SpendingError:
     )
 
 
-def _reached(cap: str, received: str, allowed: str) -> CapReached:
-    what = "money" if cap == "usd" else cap
-    next_step = f"raise manager.{cap} in the envelope, or let the fallback answer"
-    return CapReached(f"another call could pass the cap on {what}", received=received, allowed=allowed, next_step=next_step)
+def _most(sums: _Sums, most_input: int, most_output: int) -> str:
+    """Say how the most that a call could use arises."""
+    parts = f"{most_input:,} for the prompt and the schema (at most a token a byte), {most_output:,} for reply_tokens"
+    before = " (each with what an earlier call used beyond its most)" if sums.excess_input or sums.excess_output else ""
+    return f"another call could use up to {most_input + most_output:,} tokens: {parts}{before}"
+
+
+def _reached(cap: str, received: str, allowed: str, most: str = "") -> CapReached:
+    what = f"another call could pass the cap on {'money' if cap == 'usd' else cap}"
+    lower = ", or lower manager.reply_tokens or manager.briefing_tokens" if most else ""
+    next_step = f"raise manager.{cap} in the envelope{lower}, or let the fallback answer"
+    what = f"{what}: {most}" if most else what
+    return CapReached(what, received=received, allowed=allowed, next_step=next_step)
 
 
 def _usable(tokens: object) -> int | None:

@@ -219,7 +219,7 @@ class Engine:
         outcome = enact(verified, before, self._bindings, self._store)
         checkpoint = checkpoint_of(verified.action)
         if outcome.restored is not None:
-            self._rewind(checkpoint, outcome.restored)
+            self._rewind(at, checkpoint, outcome.restored)
         changed = tuple(name for name, _ in outcome.recipe.difference(before))
         if outcome.problem is not None:
             restored = None if outcome.restored is None else checkpoint
@@ -241,9 +241,9 @@ class Engine:
         saved = self.state.standing(0).checkpoint(checkpoint or "")
         return before if saved is None else saved.recipe
 
-    def _rewind(self, checkpoint: str | None, extra: dict[str, Any]) -> None:
+    def _rewind(self, at: int, checkpoint: str | None, extra: dict[str, Any]) -> None:
         """Take the telemetry back with the state, and add the evaluation made on that very state."""
-        self._telemetry.load_state(extra["telemetry"])
+        self._telemetry.load_state(extra["telemetry"], at)
         self._on_rewind()
         saved = self.state.standing(0).checkpoint(checkpoint or "")
         if saved is not None and saved.objective is not None:

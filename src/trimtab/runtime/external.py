@@ -66,6 +66,12 @@ class ExternalClient:
         """Wait for the outcome, at most ``seconds``."""
         return wait_by_polling(self, lambda: self._question is not None, seconds, self._clock, self._sleep)
 
+    def give_up(self, detail: str) -> Failure:
+        """Take the question back, and say what was wrong with the answers that came."""
+        question, refusals = self._question, self._exchange.refusals
+        self.close()
+        return Failure(question or 0, "late", f"{detail}; {refusals}" if refusals else detail)
+
     def withdraw(self, question: int) -> None:
         """Take the question back: an answer to it no longer counts."""
         if self._question == question:

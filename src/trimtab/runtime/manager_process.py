@@ -129,6 +129,11 @@ class ManagerProcess:
                 ready.poll(min(left, 0.05) * 1000)
         return None
 
+    def give_up(self, detail: str) -> Failure:
+        """Leave the open question; its late answer will be passed over."""
+        question, self._question = self._question, None
+        return Failure(question or 0, "late", detail, self._consultation)
+
     def close(self) -> None:
         """End the process at once; it holds nothing that needs saving."""
         process, self._process = self._process, None

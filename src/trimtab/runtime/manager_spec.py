@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -33,6 +34,12 @@ _FORMS: Final = (
     "http://HOST:PORT/v1, local:PATH or local:PACKAGE, external, human:MANAGER, or an object with propose()"
 )
 _BARE: Final = ("rules", "no_action", "external")
+_SERVER: Final = re.compile(r"(localhost|[\w-]+(\.[\w-]+)+)(:\d+)(/\S*)?|localhost(/\S*)?|[\w-]+:\d+/\S*")
+_MODELS: Final = (
+    ("openai", re.compile(r"(chat)?gpt-|o\d")),
+    ("anthropic", re.compile(r"claude-")),
+    ("google", re.compile(r"gemini-")),
+)
 _NOT_INSIDE_HUMAN: Final = ("external", "human")
 
 
@@ -59,8 +66,11 @@ class ManagerSpec:
             return cls("url", text)
         kind, _, argument = text.partition(":")
         if kind not in KINDS or kind == "url":
-            raise UsageError("there is no such manager", received=text, allowed=_FORMS, next_step=nearest(kind, KINDS))
-        if kind in ("scripted", "python", "human") and not argument:
+            raise UsageError("there is no such manager", received=text, allowed=_FORMS, next_step=_meant(text))
+        if kind == "human" and not argument:
+            example = "say who proposes what a person approves, for example human:rules"
+            raise UsageError("the manager human needs an argument", received=text, allowed="human:MANAGER", next_step=example)
+        if kind in ("scripted", "python") and not argument:
             raise UsageError(f"the manager {kind} needs an argument", received=text, allowed=_FORMS)
         if kind == "python" and not all(argument.partition(":")):
             raise UsageError("the manager's class is missing", received=text, allowed="python:MODULE:CLASS")
@@ -110,6 +120,16 @@ class ManagerSpec:
         if self.kind == "url":
             return self.argument
         return f"{self.kind}:{self.argument}" if self.argument else self.kind
+
+
+def _meant(text: str) -> str:
+    """Return a hint for a name that is none: an address without http, or a model without its provider, is common."""
+    if _SERVER.fullmatch(text):
+        return f"did you mean {f'http://{text}' if '/' in text else f'http://{text}/v1'!r}?"
+    for provider, names in _MODELS:
+        if names.match(text):
+            return f"did you mean {f'{provider}:{text}'!r}?"
+    return nearest(text.partition(":")[0], (kind for kind in KINDS if kind != "url"))
 
 
 def build_manager(spec: ManagerSpec, setup: WorkerSetup) -> Manager:

@@ -60,6 +60,11 @@ class ManagerThread:
         """Wait for the outcome, at most ``seconds``."""
         return self._take(seconds)
 
+    def give_up(self, detail: str) -> Failure:
+        """Leave the open question; its late answer will be passed over."""
+        question, self._question = self._question, None
+        return Failure(question or 0, "late", detail, self._consultation)
+
     def close(self) -> None:
         """Leave the thread behind; it ends with the process."""
         self._question = None

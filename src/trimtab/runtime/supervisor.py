@@ -26,6 +26,7 @@ from trimtab.controller.event import (
     StepTaken,
     SymptomRaised,
 )
+from trimtab.controller.fallback import said_late
 from trimtab.controller.state import Phase, State
 from trimtab.controls.recipe import Recipe
 from trimtab.diagnosis.base import Symptom, View
@@ -344,6 +345,9 @@ class Supervisor:
         state = self._engine.state
         if state.phase is Phase.ASKED:
             outcome = self._manager.wait(wait_seconds) if wait_seconds else self._manager.poll()
+            asked, stale = state.question, state.envelope.deliberation.stale_after_steps
+            if outcome is None and not wait_seconds and asked is not None and self._step - asked.asked_step >= stale:
+                outcome = self._manager.give_up(said_late(self._step - asked.asked_step))
             if isinstance(outcome, Answer):
                 event = AnswerReceived(
                     self._step,

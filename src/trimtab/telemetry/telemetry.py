@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from trimtab.errors import UsageError
 from trimtab.telemetry.signal import MAX_SIGNALS, Kind, check_signal_name
 from trimtab.telemetry.snapshot import Snapshot, summarize
 from trimtab.telemetry.window import Window
+
+_MAX_REWINDS: Final = 32  # a window's points seldom span more
 
 
 class Telemetry:
@@ -22,11 +25,20 @@ class Telemetry:
         self._kinds: dict[str, Kind] = {}
         self._of_kind: dict[Kind, dict[str, Window]] = {"step": {}, "evaluation": {}}
         self._num_rewinds = 0
+        self._rewinds: deque[int] = deque(maxlen=_MAX_REWINDS)
 
     @property
     def num_rewinds(self) -> int:
         """How often it went back to an earlier state."""
         return self._num_rewinds
+
+    @property
+    def rewinds(self) -> tuple[int, ...]:
+        """The steps after which it went back, the newest last, at most 32; only those behind its present state.
+
+        The count of steps goes on when the state goes back: between two values with a rewind between them, steps were undone.
+        """
+        return tuple(self._rewinds)
 
     def observe(self, step: int, values: Mapping[str, float], kind: Kind = "step") -> None:
         """Take in values measured after ``step``.
@@ -82,12 +94,16 @@ class Telemetry:
 
     def state(self) -> dict[str, Any]:
         """Return everything as JSON-ready values, for a checkpoint."""
-        return {name: {"kind": self._kinds[name], "window": w.state()} for name, w in self._windows.items()}
+        signals = {name: {"kind": self._kinds[name], "window": w.state()} for name, w in self._windows.items()}
+        return {"signals": signals, "rewinds": list(self._rewinds)}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go back to what ``state`` returned; signals first seen since then start afresh."""
-        self._windows = {name: Window.from_state(entry["window"]) for name, entry in state.items()}
-        self._kinds = {name: entry["kind"] for name, entry in state.items()}
+    def load_state(self, state: Mapping[str, Any], step: int) -> None:
+        """Go back, after ``step``, to what ``state`` returned; signals first seen since then start afresh."""
+        signals: Mapping[str, Any] = state["signals"]
+        behind: Iterable[int] = state["rewinds"]
+        self._windows = {name: Window.from_state(entry["window"]) for name, entry in signals.items()}
+        self._kinds = {name: entry["kind"] for name, entry in signals.items()}
+        self._rewinds = deque((*behind, step), maxlen=_MAX_REWINDS)
         for kind, windows in self._of_kind.items():
             windows.clear()
             windows.update((name, window) for name, window in self._windows.items() if self._kinds[name] == kind)

@@ -102,5 +102,10 @@ class SlowClient:
     def wait(self, seconds: float) -> Answer | Failure | None:
         return self.poll()
 
+    def give_up(self, detail: str) -> Failure:
+        assert self.briefing is not None
+        question, self.briefing = self.briefing.question, None
+        return Failure(question, "late", detail)
+
     def close(self) -> None:
         self.closed = True

@@ -81,10 +81,11 @@ def test_the_telemetry_goes_back_with_the_state(tmp_path: Path) -> None:
     (applied,) = records(supervisor, ActionApplied)
     assert applied.step == 21
     # Before step 22 the windows are those from before step 11, when step 10 had been evaluated.
-    assert seen[22]["loss"] == seen[11]["loss"]
-    assert seen[22]["val/loss"] == seen[11]["val/loss"]
+    assert seen[22]["signals"]["loss"] == seen[11]["signals"]["loss"]
+    assert seen[22]["signals"]["val/loss"] == seen[11]["signals"]["val/loss"]
+    assert (seen[21]["rewinds"], seen[22]["rewinds"]) == ([], [21])
     assert seen[22] != seen[21]
-    assert seen[24]["loss"]["window"]["count"] == 12
+    assert seen[24]["signals"]["loss"]["window"]["count"] == 12
 
 
 def test_a_rollback_restores_the_recipe_and_adjusts_after_it(tmp_path: Path) -> None:

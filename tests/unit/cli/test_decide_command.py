@@ -199,6 +199,29 @@ def test_no_action_promises_no_change(capsys: pytest.CaptureFixture[str]) -> Non
     assert read_answer(handed_in())[0].expectation is None
 
 
+@pytest.mark.parametrize("asked_before_seconds", [None, 90.0])
+def test_on_an_ended_run_it_is_said_that_it_has_ended(
+    capsys: pytest.CaptureFixture[str], asked_before_seconds: float | None
+) -> None:
+    play = Play(run="first")
+    play.feed(RunClosed(55, "finished"))
+    write_ledger(FOLDER.parent, play.records)
+    if asked_before_seconds is not None:
+        lay_out(asked_at_seconds=time.time() - asked_before_seconds)
+    code, _, err = call(capsys, "decide", "first", "no_action")
+    assert code == 2
+    assert "the run has ended, so nothing can be decided; received runs/first" in " ".join(err.split())
+    assert "trimtab show runs/first" in err
+    assert not (FOLDER / "answer-00000003.json").exists()
+
+
+def test_a_count_between_those_shown_and_a_negative_gain_are_handed_in(capsys: pytest.CaptureFixture[str]) -> None:
+    lay_out()
+    assert call(capsys, "decide", "first", "skip_batches", "3", "--gain", "-1")[0] == 0
+    proposal, _ = read_answer(handed_in())
+    assert (proposal.action, proposal.expectation) == (SkipBatches(3), Expectation(-1.0, 2))
+
+
 @pytest.mark.parametrize("approve", [True, False])
 def test_an_approval_is_handed_in(capsys: pytest.CaptureFixture[str], approve: bool) -> None:
     lay_out(proposal=ADJUST, default="reject")

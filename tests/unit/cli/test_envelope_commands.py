@@ -164,6 +164,50 @@ def test_check_finds_nothing_odd_in_a_preset_and_keeps_to_the_width(
     assert max(map(len, out.splitlines())) <= columns
 
 
+MANAGER = """\
+manager: {guidance: Labels are noisy, stages: 2, output: text, briefing_tokens: 4000, temperature: 0.2, device: cuda,
+  calls: 1, tokens: 5000, usd: 2.5, fallback: no_action, breaker_failures: 2, breaker_questions: 1, approval_default: approve}
+"""
+
+
+def test_check_says_what_is_set_of_the_manager(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my.yaml").write_text(CHECKED + MANAGER, encoding="utf-8")
+    code, out, err = call(capsys, "envelope", "check", "my.yaml")
+    assert (code, err) == (0, "")
+    for told in (
+        "guidance Labels are noisy",
+        "model two calls a question: one reasons in prose, one transcribes it; the schema is asked for in the text alone;",
+        "a prompt has at most 4000 tokens; temperature 0.2; a local one runs on cuda",
+        "caps in the whole run at most 1 call, 5000 tokens, 2.5 USD; the model's price must be known, or given here",
+        "fallback when the manager fails, nobody answers: no action",
+        "breaker after 2 failures in a row it is not asked 1 question, and then tried again",
+        "approval what no person approves or rejects is approved; a person has 200 steps and 30 seconds, whichever ends first",
+        "warning: manager.approval_default is approve",
+    ):
+        assert told in plain(out), told
+    assert "prices" not in out
+    tree = json.loads(call(capsys, "envelope", "check", "my.yaml", "--json")[1])
+    assert (tree["manager"]["usd"], "reply_tokens" in tree["manager"]) == (2.5, False)
+
+
+def test_check_is_silent_about_a_manager_as_it_is_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my.yaml").write_text(CHECKED + "manager: {stages: 1, fallback: by_kind}\n", encoding="utf-8")
+    out = call(capsys, "envelope", "check", "my.yaml")[1]
+    assert not any(label in out for label in ("guidance", "model ", "caps", "fallback", "breaker", "approval"))
+    assert json.loads(call(capsys, "envelope", "check", "my.yaml", "--json")[1])["manager"] == {}
+
+
+def test_check_with_both_prices_says_them_and_asks_for_none(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "manager: {usd: 2, input_usd_per_million: 0.5, output_usd_per_million: 1.5, breaker_failures: 0}\n"
+    Path("my.yaml").write_text(CHECKED + said, encoding="utf-8")
+    out = plain(call(capsys, "envelope", "check", "my.yaml")[1])
+    assert "prices 0.5 USD for a million tokens read, 1.5 USD for a million written" in out
+    assert "caps in the whole run at most 2 USD breaker" in out.replace(
+        "prices 0.5 USD for a million tokens read, 1.5 USD for a million written ", ""
+    )
+    assert "breaker off: the manager is asked however often it fails" in out
+
+
 def test_check_as_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     Path("my.yaml").write_text(CHECKED, encoding="utf-8")
     tree = json.loads(call(capsys, "envelope", "check", "my.yaml", "--json")[1])

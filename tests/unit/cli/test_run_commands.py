@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_show_tells_who_answered_and_what_a_shadow_run_would_have_done(
         "#3 step 300 · manager · would have been applied at step 310 (shadow)",
         "approved by ada",
         "model-1 · 2 calls · 1,200 tokens read, 80 written · $0.0012 · 0.5 s",
-        "the manager failed: late: no answer within 80 steps; rules answered",
+        "the manager failed: late: no answer within 80 steps; raise",
         "approval: not today",
     ):
         assert told in " ".join(out.split())
@@ -129,6 +130,21 @@ def test_show_counts_what_rules_answered_among_the_quiet_questions(capsys: pytes
     write_ledger(tmp_path / "runs" / "failing", run.records)
     _, out, _ = call(capsys, "show", "failing")
     assert "3 questions · no action · the manager failed at 3 of them" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(("usd", "price"), [(0.0572, "up to $0.0572"), (None, "price not known")])
+def test_show_and_the_scorecard_say_of_an_unsettled_call_that_it_is_the_most(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, usd: float | None, price: str
+) -> None:
+    taken = replace(TAKEN, calls=1, input_tokens=29_735, output_tokens=2000, usd=usd, unsettled_calls=1)
+    run = ScoredRun()
+    run.next(1.0)
+    run.give(AnswerFailed(run.at + 1, run.now.num_questions, "timeout", "no reply", taken))
+    run.close()
+    write_ledger(tmp_path / "runs" / "unsettled", run.records)
+    for command in ("show", "scorecard"):
+        _, out, _ = call(capsys, command, "unsettled")
+        assert f"1 call · up to 29,735 tokens read, up to 2,000 written · {price}" in " ".join(out.split())
 
 
 def test_show_says_of_no_question_of_an_ended_run_that_it_is_open(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

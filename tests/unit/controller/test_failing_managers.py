@@ -41,7 +41,7 @@ class TestFallback:
         assert (record.by, record.failure, record.consultation) == ("rules", "timeout: no idea", TAKEN)
         assert run.give(StepTaken(110)) == ["verdict_given", "action_intended"]
         run.done(110)
-        assert run.now.interventions[-1].source == "rules, for scripted"
+        assert run.now.interventions[-1].source == "rules"
 
     def test_without_one_it_is_no_action_and_one_record(self) -> None:
         run = Run(with_settings(fallback="no_action"))
@@ -94,7 +94,8 @@ class TestBreaker:
         assert run.evaluate(200, 2.0)[-2:] == ["manager_asked", "proposal_received"]
         record = run.records[-1]
         assert isinstance(record, ProposalReceived)
-        assert record.failure == "paused: the manager failed 1 times in a row and is not asked for a while"
+        why = "the manager failed 1 times in a row and is not asked for a while; the last time: timeout: no idea"
+        assert record.failure == f"paused: {why}"
 
     def test_one_answer_closes_it(self) -> None:
         run = Run(with_settings())

@@ -10,6 +10,7 @@ from trimtab.controls.catalogue import batch_size, declare, dropout, learning_ra
 from trimtab.controls.control import Control
 from trimtab.controls.entries import ENTRIES
 from trimtab.controls.envelope import Authority, Deliberation, Reflex
+from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.controls.moves import Add, Multiply, SetTo
 from trimtab.controls.oddities import dead_end, oddities, oddities_of
 
@@ -56,6 +57,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"controls": (dropout(0.0, 0.5, dwell_steps=500),)},
         "more than stale_after_steps (200)",
     ),
+    "a prompt without room": ({"manager": ManagerSettings(briefing_tokens=999)}, "may offer nothing but no_action"),
+    "silence is consent": (
+        {"manager": ManagerSettings(approval_default="approve")},
+        "a person has 200 steps and 30 seconds, whichever ends first",
+    ),
     "dwell shorter than the effect": ({"controls": (dropout(0.0, 0.5, dwell_steps=5),)}, "less than effect_lag_steps (20)"),
 }
 
@@ -78,6 +84,9 @@ def test_an_ordinary_envelope_is_not_odd() -> None:
 def test_at_the_very_limits_nothing_is_odd() -> None:
     exact = a_control(moves=Add((-2.0, 2.0)), bounds=Bounds(0.0, 10.0), largest_change=2.0)
     assert oddities(an_envelope(controls=(exact,))) == ()
+    assert oddities(an_envelope(**ORDINARY, manager=ManagerSettings(briefing_tokens=1000, usd=2.0))) == ()
+    waits = Deliberation(mode="boundary")
+    assert oddities(an_envelope(**ORDINARY, manager=ManagerSettings(approval_default="approve"), deliberation=waits)) == ()
     assert oddities(an_envelope(controls=(learning_rate(1e-7, 0.9e-1),), authority=Authority(interventions=10))) == ()
 
 

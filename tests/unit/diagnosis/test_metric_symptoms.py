@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 
@@ -184,6 +185,69 @@ class TestMetricStale:
         found = reported(ObjectiveOverdue(), {"loss": constant(1.0), "val/loss": until(101, constant(1.0))}, 300)
         assert found[0] == (100 + 3 * EVERY + 1, "val/loss")
         assert reported(ObjectiveOverdue(), {"loss": constant(1.0), "val/loss": constant(1.0)}, 300) == []
+
+
+class TestSilenceAfterARollback:
+    """From step 783 back to a checkpoint at 500, with an evaluation every 20 steps; steps are counted on."""
+
+    @staticmethod
+    def rolled_back() -> Telemetry:
+        telemetry = Telemetry()
+        saved = None
+        for step in range(1, 784):
+            telemetry.observe(step, {"loss": 1.0 / step})
+            if step % 20 == 0:
+                telemetry.observe(step, {"val/loss": 2.0 / step}, "evaluation")
+            if step == 500:
+                saved = json.loads(json.dumps(telemetry.state()))
+        assert saved is not None
+        telemetry.load_state(saved, 783)
+        return telemetry
+
+    @staticmethod
+    def found(telemetry: Telemetry, step: int) -> list[dict[str, float]]:
+        view = View(step, telemetry, MINIMIZE, evaluate_every_steps=20)
+        symptoms = [detector.detect(view) for detector in (MetricStale(), ObjectiveOverdue())]
+        return [evidence_of(symptom) for symptom in symptoms if symptom is not None]
+
+    def test_undone_steps_are_no_silence(self) -> None:
+        telemetry = self.rolled_back()
+        assert self.found(telemetry, 784) == []
+        for step in range(784, 900):
+            telemetry.observe(step, {"loss": 1.0 / step})
+            if step % 20 == 0:
+                telemetry.observe(step, {"val/loss": 2.0 / step}, "evaluation")
+            assert self.found(telemetry, step) == [], step
+
+    def test_with_a_rewind_between_any_two_evaluations_there_is_no_wait_yet(self) -> None:
+        telemetry = Telemetry()
+        for step in (20, 40, 60):
+            telemetry.observe(step, {"val/loss": 1.0 / step}, "evaluation")
+            telemetry.load_state(telemetry.state(), step + 10)
+        assert self.found(telemetry, 130) == []
+        assert self.found(telemetry, 131) == [{"steps_without_a_value": 61, "longest_wait_before": 20}]
+
+    def test_a_real_silence_is_found_and_counted_from_the_rewind(self) -> None:
+        telemetry = self.rolled_back()
+        for step in range(784, 885):
+            telemetry.observe(step, {"loss": 1.0 / step})
+        assert self.found(telemetry, 843) == []
+        assert self.found(telemetry, 844) == [{"steps_without_a_value": 61, "longest_wait_before": 20}]
+        assert self.found(telemetry, 884)[0] == {
+            "steps_without_a_value": 101,
+            "longest_wait_before": 20,
+            "signals_overdue": 1,
+        }
+
+    def test_the_leap_over_undone_steps_is_no_wait_that_hides_a_later_silence(self) -> None:
+        telemetry = self.rolled_back()
+        telemetry.observe(800, {"val/loss": 0.002}, "evaluation")
+        telemetry.observe(820, {"val/loss": 0.002}, "evaluation")
+        for step in range(784, 940):
+            telemetry.observe(step, {"loss": 1.0 / step})
+        stale, overdue = self.found(telemetry, 940)
+        assert (stale["longest_wait_before"], stale["steps_without_a_value"]) == (20, 120)
+        assert (overdue["longest_wait_before"], overdue["steps_without_a_value"]) == (20, 120)
 
 
 class TestHiddenNonFinite:

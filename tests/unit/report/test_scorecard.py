@@ -245,6 +245,7 @@ def test_the_totals_add_up() -> None:
     assert totals.hit_rate is None
     assert (totals.latency_median_seconds, totals.latency_worst_seconds) == (0.5, 2.0)
     assert (totals.calls, totals.input_tokens, totals.output_tokens, totals.usd) == (2, 1200, 80, 0.0012)
+    assert totals.unsettled_calls == 0
     assert sum(totals.judged.values()) == totals.proposals + totals.no_actions
     assert [score.judgement for score in card.scores] == [
         "held_got_worse",
@@ -263,10 +264,10 @@ def test_what_a_failed_question_cost_is_counted_and_an_unknown_price_is_said() -
     run.next(1.0)
     run.give(AnswerFailed(101, 1, "timeout", "no reply", TAKEN))
     run.next(1.0)
-    unpriced = TAKEN.__class__("model-1", "v1", "aa", "bb", "cc", 1, 10, 5, None)
+    unpriced = TAKEN.__class__("model-1", "v1", "aa", "bb", "cc", 1, 10, 5, None, unsettled_calls=1)
     run.reply(hold("fine"), consultation=unpriced)
     totals = build_scorecard(run.records).totals
-    assert (totals.calls, totals.input_tokens, totals.usd) == (3, 1210, None)
+    assert (totals.calls, totals.input_tokens, totals.usd, totals.unsettled_calls) == (3, 1210, None, 1)
     assert totals.failures == {"timeout": 1}
 
 

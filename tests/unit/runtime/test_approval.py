@@ -44,6 +44,9 @@ class Inner:
     def wait(self, seconds: float) -> Answer | Failure | None:
         raise AssertionError("waiting in the inner client would let the person's answer lie")
 
+    def give_up(self, detail: str) -> Failure:
+        return Failure(3, "late", detail)
+
     def withdraw(self, question: int) -> None:
         self.withdrawn.append(question)
 
@@ -139,7 +142,7 @@ def test_nobody_by_the_deadline_is_a_rejection(under: Under) -> None:
     assert under.propose() is None
     assert under.poll(59.0) is None
     outcome = answered(under.poll())
-    assert (outcome.approved_by, outcome.objection) == ("", "nobody approved it within 60 seconds")
+    assert (outcome.approved_by, outcome.objection) == ("", "not approved: nobody answered within 60 seconds")
     assert (outcome.proposal, outcome.consultation) == (ADJUST, TOOK)
     assert open_files(under.folder) == []
     put(under.folder, {"approve": True})
@@ -150,18 +153,18 @@ def test_nobody_by_the_deadline_is_an_approval_where_the_user_said_so(tmp_path: 
     under = Under(tmp_path / "exchange", "approve")
     assert under.propose() is None
     outcome = answered(under.poll(60.0))
-    assert (outcome.approved_by, outcome.objection) == ("default after 60 seconds", "")
+    assert (outcome.approved_by, outcome.objection) == ("default: nobody answered within 60 seconds", "")
 
 
 def test_the_deadline_counts_from_the_question_not_from_the_proposal(under: Under) -> None:
     assert under.propose(after=50.0) is None
     assert under.poll(10.0) is None
-    assert answered(under.poll()).objection == "nobody approved it within 60 seconds"
+    assert answered(under.poll()).objection == "not approved: nobody answered within 60 seconds"
 
 
 def test_a_manager_that_takes_all_the_time_leaves_none_for_a_person(under: Under) -> None:
     outcome = answered(under.propose(after=61.0))
-    assert outcome.objection == "nobody approved it within 60 seconds"
+    assert outcome.objection == "not approved: nobody answered within 60 seconds"
     assert not under.folder.exists()
 
 
@@ -287,3 +290,23 @@ def test_what_is_no_json_is_refused(text: bytes) -> None:
 def test_an_approval_is_read() -> None:
     read = read_decision(b'{"approve": false, "reason": "no", "by": "Ada"}')
     assert read == Decision(approve=False, reason="no", by="Ada")
+
+
+@pytest.mark.parametrize("default", ["approve", "reject"])
+def test_a_proposal_that_no_later_step_could_apply_gets_the_default(tmp_path: Path, default: Approval) -> None:
+    under = Under(tmp_path / "exchange", default)
+    assert under.propose() is None
+    outcome = under.client.give_up("no answer within 40 steps")
+    assert isinstance(outcome, Answer)
+    assert outcome.proposal == ADJUST
+    assert outcome.consultation == TOOK
+    if default == "approve":
+        assert (outcome.approved_by, outcome.objection) == ("default: no answer within 40 steps", "")
+    else:
+        assert (outcome.approved_by, outcome.objection) == ("", "not approved: no answer within 40 steps")
+    assert under.poll() is None, "it is no longer open"
+
+
+def test_without_a_proposal_giving_up_is_the_inner_managers_failure(tmp_path: Path) -> None:
+    under = Under(tmp_path / "exchange", "approve")
+    assert under.client.give_up("no answer within 40 steps") == Failure(3, "late", "no answer within 40 steps")

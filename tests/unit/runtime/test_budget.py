@@ -74,6 +74,25 @@ def test_a_cap_is_used_up_to_its_last_token_and_no_further(path: Path, caps: dic
     assert read_spent(path).calls == allowed
 
 
+@pytest.mark.parametrize(("cap", "value"), [("tokens", 10_000), ("usd", 0.001)])
+def test_a_cap_that_is_reached_says_how_the_most_arises_and_what_lowers_it(path: Path, cap: str, value: float) -> None:
+    with pytest.raises(CapReached) as caught:
+        account(path, spender.PRICE, **{cap: value}).reserve(9500, 2000)
+    for words in (
+        "another call could use up to 11,500 tokens: ",
+        ": 9,500 for the prompt and the schema (at most a token a byte), 2,000 for reply_tokens",
+        f"raise manager.{cap} in the envelope, or lower manager.reply_tokens or manager.briefing_tokens",
+    ):
+        assert words in str(caught.value)
+    assert "earlier" not in str(caught.value)
+
+
+def test_a_cap_on_calls_says_nothing_of_tokens(path: Path) -> None:
+    with pytest.raises(CapReached) as caught:
+        account(path, calls=0).reserve(9500, 2000)
+    assert "_tokens" not in str(caught.value)
+
+
 def test_a_call_without_a_settlement_stays_spent_after_a_restart(path: Path) -> None:
     account(path, calls=2, tokens=3000).reserve(900, 300)
     again = account(path, calls=2, tokens=3000)
@@ -90,8 +109,10 @@ def test_more_than_was_set_aside_is_kept_and_every_later_call_sets_aside_as_much
     spending.reserve(1000, 300)
     spent = read_spent(path)
     assert (spent.input_tokens, spent.output_tokens) == (2000, 4600)
-    with pytest.raises(CapReached, match="6,600 spent or set aside and up to 3,401 more"):
+    with pytest.raises(CapReached, match="6,600 spent or set aside and up to 3,401 more") as caught:
         spending.reserve(1000, 401)
+    assert "1,000 for the prompt" in str(caught.value)
+    assert "2,401 for reply_tokens (each with what an earlier call used beyond its most)" in str(caught.value)
     spending.reserve(1000, 400)
 
 

@@ -140,7 +140,7 @@ def test_going_back_is_counted_and_keeps_kinds_apart() -> None:
     telemetry = Telemetry()
     telemetry.observe(1, {"loss": 1.0})
     telemetry.observe(1, {"val/loss": 1.0}, "evaluation")
-    telemetry.load_state(telemetry.state())
+    telemetry.load_state(telemetry.state(), 1)
     telemetry.observe(2, {"loss": 2.0})
     telemetry.observe(2, {"val/loss": 3.0}, "evaluation")
     telemetry.rebase()

@@ -176,6 +176,21 @@ class TestTelemetry:
             telemetry.observe(step, {"loss": 1.0 / step})
         state, before = json.loads(json.dumps(telemetry.state(), allow_nan=False)), telemetry.snapshot(59)
         telemetry.observe(60, {"loss": 9.0, "new": 1.0})
-        telemetry.load_state(state)
+        telemetry.load_state(state, 60)
         assert telemetry.snapshot(59) == before
         assert telemetry.window("new") is None
+
+    def test_the_steps_at_which_it_went_back_are_kept_with_the_state_and_few(self) -> None:
+        telemetry = Telemetry()
+        first = telemetry.state()
+        telemetry.load_state(first, 60)
+        second = json.loads(json.dumps(telemetry.state()))
+        telemetry.load_state(second, 90)
+        assert telemetry.rewinds == (60, 90)
+        telemetry.load_state(second, 95)
+        assert telemetry.rewinds == (60, 95), "the rewind at 90 is not behind this state"
+        telemetry.load_state(first, 99)
+        assert (telemetry.rewinds, telemetry.num_rewinds) == ((99,), 4)
+        for step in range(100, 200):
+            telemetry.load_state(telemetry.state(), step)
+        assert telemetry.rewinds == tuple(range(168, 200))

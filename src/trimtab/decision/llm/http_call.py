@@ -6,6 +6,8 @@ Rules:
 3. Nothing is sent twice and no redirect is followed: the key goes to the address that the user named, and to no other.
    Proxies of the environment are used for https alone; plain http is for this machine and its neighbours.
 4. No message has the key in it, whatever the server sends back.
+5. A failure says that no token was read or written only where that is certain: no connection came about, or the server
+   turned the request away. Whatever was sent and never answered may have been read.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ _FAULTS_BY_STATUS: Final[dict[int, Fault]] = {
     408: "timeout",
     429: "rate_limited",
 }
+_TURNED_AWAY: Final = frozenset({400, 401, 403, 404, 429})
+_READ_FIRST: Final = ("content_filter", "content filtering policy", "context_length")  # Azure counts these 400s
 _Result = TypeVar("_Result")
 
 
@@ -43,11 +47,13 @@ class HttpCall:
         key: The key, which must not be seen; empty for a server that needs none.
         fault: What went wrong on the wire; None if nothing did.
         answered: Whether a readable reply has arrived.
+        unread: Whether it is certain that the model has read nothing so far.
     """
 
     key: str = field(repr=False)
     fault: ProviderError | None = None
     answered: bool = False
+    unread: bool = False
 
     def fail(self, fault: Fault, detail: str) -> Never:
         """End the call.
@@ -55,8 +61,13 @@ class HttpCall:
         Raises:
             ProviderError: Always.
         """
-        self.fault = ProviderError(fault, self.shown(detail))
+        self.fault = self.problem(fault, detail)
         raise self.fault
+
+    def problem(self, fault: Fault, detail: str) -> ProviderError:
+        """Return what went wrong, with no tokens if the model has certainly read nothing, else without a count."""
+        num_tokens = 0 if self.unread else None
+        return ProviderError(fault, self.shown(detail), input_tokens=num_tokens, output_tokens=num_tokens)
 
     def shown(self, text: str) -> str:
         """Return a text as it can be shown: on one line, not long, and without the key."""
@@ -159,6 +170,8 @@ async def _checked(call: HttpCall, send: Callable[[], Coroutine[Any, Any, httpx2
         gone = not started and "disconnected" in str(error)
         call.fail("unreachable" if gone else "malformed", str(error))
     except httpx2.TransportError as error:
+        # Names, connections and TLS; a request is sent only after them.
+        call.unread = call.unread or isinstance(error, httpx2.ConnectError)
         call.fail("unreachable", f"{type(error).__name__}: {error}")
     _check_status(call, response.status_code, body)
     _check_body(call, response.headers.get("Content-Type", ""), body)
@@ -182,6 +195,8 @@ def _check_status(call: HttpCall, status: int, body: bytes) -> None:
     if 200 <= status < 300:
         return
     words = _words(body)
+    if 300 <= status < 400 or (status in _TURNED_AWAY and not any(word in words for word in _READ_FIRST)):
+        call.unread = True
     fault = _FAULTS_BY_STATUS.get(status, "overloaded" if status >= 500 else "failed")
     if fault == "failed" and "API_KEY_INVALID" in words:
         fault = "unauthorized"  # Google answers a wrong key with 400

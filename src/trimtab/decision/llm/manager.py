@@ -15,11 +15,18 @@ from typing import Final
 from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.decision.briefing import Briefing
 from trimtab.decision.consultation import MAX_REPLY_TEXT, Consultation
-from trimtab.decision.llm.prompt import Prompt, decision_prompt, reasoning_prompt, retry_messages, transcription_prompt
+from trimtab.decision.llm.prompt import (
+    Prompt,
+    decision_prompt,
+    offers_something,
+    reasoning_prompt,
+    retry_messages,
+    transcription_prompt,
+)
 from trimtab.decision.llm.provider import Completion, Provider, Request
 from trimtab.decision.llm.schema import read_choice
 from trimtab.decision.llm.spending import Spending
-from trimtab.decision.proposal import Proposal
+from trimtab.decision.proposal import Proposal, hold
 from trimtab.errors import ProviderError, ReplyError
 
 _LEAST_SECONDS: Final = 0.05
@@ -70,9 +77,10 @@ class LlmManager:
         """
         self._end_seconds = self._clock() + self._deadline_seconds
         self._consultation = None
-        if self._settings.stages == 1:
-            prompt = decision_prompt(briefing, self._settings)
-        else:
+        prompt = decision_prompt(briefing, self._settings)
+        if not offers_something(prompt):
+            return hold(f"manager.briefing_tokens={self._settings.briefing_tokens} leaves room for no_action only: raise it")
+        if self._settings.stages == 2:
             reasoning = reasoning_prompt(briefing, self._settings)
             prose = self._call(reasoning).text
             prompt = transcription_prompt(briefing, prose, self._settings)
@@ -101,17 +109,21 @@ class LlmManager:
         before = self._consultation or self._opened(prompt)
         if prompt.schema is not None:
             before = replace(before, schema=prompt.schema_hash)
-        self._report(before, most_input, request.reply_tokens, None)
+        self._report(before, most_input, request.reply_tokens, None, is_settled=False)
         try:
             completion = self._provider.complete(request)
         except ProviderError as error:
             if error.input_tokens is not None and error.output_tokens is not None:
-                self._settle(reservation, before, error.input_tokens, error.output_tokens, None)
+                self._spending.settle(reservation, error.input_tokens, error.output_tokens)
+                self._report(before, error.input_tokens, error.output_tokens, None, is_settled=True)
             raise
         # What the provider does not count stays reserved at its most.
         used_input = most_input if completion.input_tokens is None else completion.input_tokens
         used_output = request.reply_tokens if completion.output_tokens is None else completion.output_tokens
-        self._settle(reservation, replace(before, model=completion.model), used_input, used_output, completion.text)
+        self._spending.settle(reservation, used_input, used_output)
+        is_settled = completion.input_tokens is not None and completion.output_tokens is not None
+        answered = replace(before, model=completion.model)
+        self._report(answered, used_input, used_output, completion.text, is_settled=is_settled)
         return completion
 
     def _opened(self, prompt: Prompt) -> Consultation:
@@ -127,12 +139,8 @@ class LlmManager:
             usd=self._spending.usd(0, 0),
         )
 
-    def _settle(self, reservation: int, before: Consultation, used_input: int, used_output: int, reply: str | None) -> None:
-        self._spending.settle(reservation, used_input, used_output)
-        self._report(before, used_input, used_output, reply)
-
-    def _report(self, before: Consultation, used_input: int, used_output: int, reply: str | None) -> None:
-        """Add one call to what was there before it, and pass that on."""
+    def _report(self, before: Consultation, used_input: int, used_output: int, reply: str | None, *, is_settled: bool) -> None:
+        """Add one call to what was there before it, and pass that on; unsettled, its tokens are the most it can take."""
         input_tokens, output_tokens = before.input_tokens + used_input, before.output_tokens + used_output
         self._consultation = replace(
             before,
@@ -140,6 +148,7 @@ class LlmManager:
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             usd=self._spending.usd(input_tokens, output_tokens),
+            unsettled_calls=before.unsettled_calls + (not is_settled),
             replies=before.replies if reply is None else (*before.replies, reply[:MAX_REPLY_TEXT]),
         )
         if self._listener is not None:

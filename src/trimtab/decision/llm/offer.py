@@ -7,8 +7,9 @@ was shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 from trimtab.decision.briefing import Briefing
@@ -24,6 +25,7 @@ WITHIN: Final = ("1", "2", "3")
 
 _MAX_WATCHABLE: Final = 24
 _NUM_GAINS: Final = 5
+_MAX_GAINS: Final = 12
 _USUAL: Final = frozenset(one for names in USUAL_NAMES.values() for one in names)
 
 Labels = dict[float, str]
@@ -148,7 +150,10 @@ def skip_labels(max_skip: int) -> tuple[str, ...]:
 
 
 def gain_labels(briefing: Briefing) -> tuple[str, ...]:
-    """Return amounts by which the objective may be expected to get better: none, then from its noise upwards."""
+    """Return amounts by which the objective may be expected to get better: none, then from its noise upwards.
+
+    They reach at least what a rollback to an offered checkpoint would gain.
+    """
     summary = briefing.snapshot.get(briefing.objective.signal)
     level = summary.last if summary is not None else briefing.best.objective if briefing.best is not None else None
     size = abs(level) if level is not None and math.isfinite(level) else 0.0
@@ -157,13 +162,29 @@ def gain_labels(briefing: Briefing) -> tuple[str, ...]:
     least = min(max(noise, size / 1000), size / 50) if size else noise
     if not 1e-12 <= least <= 1e12:
         least = 0.001
-    return ("0", *(number(amount, 1) for amount in _one_two_five(least)))
+    return ("0", *(number(amount, 1) for amount in _one_two_five(least, _largest_return(briefing))))
 
 
-def _one_two_five(least: float) -> Iterator[float]:
+def _largest_return(briefing: Briefing) -> float:
+    """Return by how much the best checkpoint that can be rolled back to is better than now; 0 if none is."""
+    now = briefing.snapshot.get(briefing.objective.signal)
+    if now is None:
+        return 0.0
+    known = [one.objective for one in briefing.surface.rollbacks if is_name(one.checkpoint)]
+    gains = [briefing.objective.gain(now.last, objective) for objective in known]
+    return max((gain for gain in gains if math.isfinite(gain)), default=0.0)
+
+
+def _one_two_five(least: float, reach: float) -> list[float]:
+    """Return a few numbers from ``least`` upwards, and more if ``reach`` is not reached; where those are many, the last."""
     place = math.floor(math.log10(least))
-    series = (float(f"{digit}e{power}") for power in range(place, place + 4) for digit in (1, 2, 5))
-    yield from [amount for amount in series if amount >= least][:_NUM_GAINS]
+    amounts: list[float] = []
+    for power in count(place):
+        amounts += [amount for digit in (1, 2, 5) if (amount := float(f"{digit}e{power}")) >= least]
+        if len(amounts) >= _NUM_GAINS and amounts[-1] >= reach:
+            break
+    needed = next(at for at, amount in enumerate(amounts, 1) if amount >= reach)
+    return amounts[: max(_NUM_GAINS, needed)][-_MAX_GAINS:]
 
 
 def ranked_signals(briefing: Briefing) -> tuple[Summary, ...]:

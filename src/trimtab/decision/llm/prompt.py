@@ -119,6 +119,11 @@ def _fit(briefing: Briefing, settings: ManagerSettings, draft: Callable[[Detail]
     return Prompt(prompt.messages, prompt.schema, (*prompt.left_out, note))
 
 
+def offers_something(prompt: Prompt) -> bool:
+    """Return whether a prompt with a schema offers anything but no_action; a small budget may leave no room for more."""
+    return prompt.schema is None or len(prompt.schema["properties"]["action"]["anyOf"]) > 1
+
+
 def count_prompt(prompt: Prompt) -> int:
     """Return the estimated tokens of all messages of a prompt."""
     return sum(estimate_tokens(message.text) for message in prompt.messages)

@@ -40,11 +40,10 @@ _TOOL: Final = "decide"
 _MAX_NAME: Final = 200
 _NO_KEY: Final = "none"
 _MOST_TOKENS: Final = 1_000_000_000  # a count above it is not believed
-# What a provider or a chat template adds: the marks around a message, and its own words about the schema or the tool
-# (Anthropic: up to 530 tokens), which may stand there a second time, indented.
+# What a provider or a chat template adds: the marks around a message and at the reply's start, and its own words about
+# a schema or a tool (Anthropic: up to 530 tokens).
 _TOKENS_A_MESSAGE: Final = 16
-_TOKENS_A_REQUEST: Final = 1024
-_SCHEMA_TIMES: Final = 3
+_TOKENS_A_SCHEMA: Final = 640
 
 
 class RemoteProvider:
@@ -86,7 +85,7 @@ class RemoteProvider:
         except ProviderError as error:
             problem = error
         except TimeoutError:
-            problem = ProviderError("timeout", f"no reply within {request.timeout_seconds:g} seconds")
+            problem = call.problem("timeout", f"no reply within {request.timeout_seconds:g} seconds")
         except Exception as error:  # noqa: BLE001 - whatever an SDK raises is one call that failed
             problem = call.fault or _problem(error, call)
         # What an SDK raised has requests and headers in it; it does not travel on as the context.
@@ -99,15 +98,21 @@ class RemoteProvider:
         A tokenizer that works on bytes, or falls back to them, makes at most one token of a byte. One that first writes
         single characters out as several could make more of them; none of the models known here does.
         """
-        num_bytes = sum(_num_bytes(message.text) for message in request.messages)
+        most = sum(_num_bytes(message.text) for message in request.messages)
+        most += _TOKENS_A_MESSAGE * (len(request.messages) + 1)  # and the reply's start
         if request.schema is not None:
-            num_bytes += _SCHEMA_TIMES * _num_bytes(json.dumps(request.schema, indent=2))
-        return num_bytes + _TOKENS_A_MESSAGE * len(request.messages) + _TOKENS_A_REQUEST
+            # In whatever form a provider shows the schema to its model, indented or as a type of some language, that is
+            # no longer in tokens than the compact JSON is in bytes: tokens are at most bytes, the names and marks are the
+            # same, and a token for a line's indentation is less than the bytes that the words of that line spare.
+            most += _num_bytes(json.dumps(request.schema, separators=(",", ":"))) + _TOKENS_A_SCHEMA
+        return most
 
     async def _request(self, call: HttpCall, request: Request) -> ModelResponse:
         async with open_client(call, self._url) as client:
-            self._model = self._model or await _only_model(client, call, self._url)
-            call.answered = False  # by the model itself
+            if not self._model:
+                call.unread = True  # a list of models is no prompt
+                self._model = await _only_model(client, call, self._url)
+            call.answered = call.unread = False  # by the model itself
             model = self._open_model(self._model, self._url, self._key or _NO_KEY, client)
             return await model.request(_messages(request), _settings(request), _parameters(request, self._output))
 
@@ -308,7 +313,7 @@ def _problem(error: Exception, call: HttpCall) -> ProviderError:
     fault: Fault = "malformed" if call.answered else "failed"
     if isinstance(error, ContentFilterError):
         fault = "refused"
-    return ProviderError(fault, call.shown(f"{type(error).__name__}: {error}"))
+    return call.problem(fault, f"{type(error).__name__}: {error}")
 
 
 @contextmanager

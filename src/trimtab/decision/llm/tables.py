@@ -171,6 +171,11 @@ def best_checkpoint(briefing: Briefing, detail: Detail) -> Section:
     return Section("Best checkpoint", ("; ".join(said),))
 
 
+def _who(source: str) -> str:
+    """Say who acted, seen by the manager that is asked: its own name, which may be a URL, says nothing to it."""
+    return source if source in ("reflex", "rules") else "you"
+
+
 def _compared(gain: float) -> str:
     if gain == 0:
         return "just as good"
@@ -182,7 +187,7 @@ def interventions(briefing: Briefing, settings: ManagerSettings, detail: Detail)
     known = briefing.interventions
     shown = known[max(0, len(known) - detail.interventions) :]
     rows = [
-        [str(one.number), str(one.step), name(one.source), _words(describe(one.action)), _expected(one), *_measured(one)]
+        [str(one.number), str(one.step), _who(one.source), _words(describe(one.action)), _expected(one), *_measured(one)]
         for one in shown
     ]
     body = aligned(("no.", "step", "by", "action", "expected gain", "measured gain", "as expected"), rows) if rows else []

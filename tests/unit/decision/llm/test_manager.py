@@ -167,7 +167,7 @@ def test_a_failed_call_is_not_repeated_and_stays_spent_at_its_most() -> None:
     assert len(room.provider.requests) == 1
     assert room.book.settled == {}
     (report,) = room.reports
-    assert (report.calls, report.input_tokens, report.replies) == (1, 5000, ())
+    assert (report.calls, report.input_tokens, report.replies, report.unsettled_calls) == (1, 5000, (), 1)
 
 
 def test_a_failed_call_that_is_known_to_have_cost_less_is_settled() -> None:
@@ -176,12 +176,30 @@ def test_a_failed_call_that_is_known_to_have_cost_less_is_settled() -> None:
         room.manager.propose(BRIEFING)
     assert room.book.settled == {0: (700, 300)}
     assert (room.reports[-1].input_tokens, room.reports[-1].output_tokens) == (700, 300)
+    assert [report.unsettled_calls for report in room.reports] == [1, 0]
+
+
+def test_a_failed_call_that_read_nothing_costs_nothing() -> None:
+    room = a_room(["{", ProviderError("rate_limited", "429", input_tokens=0, output_tokens=0)])
+    with pytest.raises(ProviderError):
+        room.manager.propose(BRIEFING)
+    assert room.book.settled == {0: (1000, 40), 1: (0, 0)}
+    last = room.reports[-1]
+    assert (last.calls, last.input_tokens, last.output_tokens, last.unsettled_calls) == (2, 1000, 40, 0)
+    assert last.usd == pytest.approx(1040 / 1e6)
 
 
 def test_what_the_provider_does_not_count_stays_at_its_most() -> None:
     room = a_room([Completion(no_action(), "answered", None, None)], reply_tokens=300)
     room.manager.propose(BRIEFING)
     assert room.book.settled == {0: (5000, 300)}
+    assert [report.unsettled_calls for report in room.reports] == [1, 1]
+
+
+def test_calls_are_counted_as_unsettled_one_by_one() -> None:
+    room = a_room([Completion("prose", "answered", 1000, None), "{", no_action()], stages=2)
+    room.manager.propose(BRIEFING)
+    assert [report.unsettled_calls for report in room.reports] == [1, 1, 2, 1, 2, 1]
 
 
 def test_nothing_is_called_without_a_reservation() -> None:
@@ -217,3 +235,11 @@ def test_a_long_reply_is_cut_in_the_record_only() -> None:
     room = a_room([no_action("x" * 1500) + " " * 20_000])
     assert room.manager.propose(BRIEFING).reason == "x" * 1500
     assert len(room.reports[-1].replies[0]) == MAX_REPLY_TEXT
+
+
+def test_a_budget_that_leaves_nothing_to_choose_costs_no_call() -> None:
+    room = a_room([], briefing_tokens=500)
+    proposal = room.manager.propose(BRIEFING)
+    assert proposal.action == NoAction()
+    assert "manager.briefing_tokens=500 leaves room for no_action only" in proposal.reason
+    assert (room.provider.requests, room.book.reserved) == ([], [])

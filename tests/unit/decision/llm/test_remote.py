@@ -18,7 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab.controls.manager_settings import Output
+from tests.builders import a_briefing
+from trimtab.controls.manager_settings import ManagerSettings, Output
+from trimtab.decision.llm.http_call import HttpCall, _check_status
+from trimtab.decision.llm.prompt import decision_prompt
 from trimtab.decision.llm.provider import Completion, Message, Request
 from trimtab.decision.llm.remote import RemoteProvider, open_remote
 from trimtab.errors import Fault, MissingExtraError, ProviderError, UsageError
@@ -356,13 +359,15 @@ def test_what_the_server_says_is_passed_on_without_the_key() -> None:
 def test_a_closed_port_is_unreachable(wire: Wire) -> None:
     with ProviderServer([]) as server:
         provider = open_remote(wire, "test-model", url=server.refusing_url(wire), key=KEY, output="native")
-        assert failure_of(provider).fault == "unreachable"
+        problem = failure_of(provider)
+    assert (problem.fault, *counts(problem)) == ("unreachable", 0, 0)
 
 
 def test_a_server_without_tls_is_unreachable_over_https() -> None:
     with ProviderServer([]) as server:
         url = server.url().replace("http://", "https://")
-        assert failure_of(open_remote("url", "m", url=url, key=KEY, output="native")).fault == "unreachable"
+        problem = failure_of(open_remote("url", "m", url=url, key=KEY, output="native"))
+    assert (problem.fault, *counts(problem)) == ("unreachable", 0, 0)
 
 
 def test_an_unknown_host_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +379,7 @@ def test_an_unknown_host_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)  # so that no name server is asked
     problem = failure_of(open_remote("url", "m", url=UNRESOLVABLE_URL, key=KEY, output="native"))
-    assert problem.fault == "unreachable"
+    assert (problem.fault, *counts(problem)) == ("unreachable", 0, 0)
     assert b"provider.invalid" in asked or "provider.invalid" in asked
 
 
@@ -428,6 +433,56 @@ def test_an_interrupt_ends_a_call_and_leaves_nothing(monkeypatch: pytest.MonkeyP
         asyncio.get_running_loop()
 
 
+# ------------------------------------------------------------------------------------------------ what was read
+
+NOTHING_READ = (
+    Misbehaviour.BAD_REQUEST,
+    Misbehaviour.UNAUTHORIZED,
+    Misbehaviour.FORBIDDEN,
+    Misbehaviour.NOT_FOUND,
+    Misbehaviour.RATE_LIMITED,
+    Misbehaviour.REDIRECT,
+)
+PERHAPS_READ = (
+    Misbehaviour.SILENCE,
+    Misbehaviour.RESET,
+    Misbehaviour.HANG_UP,
+    Misbehaviour.NOT_HTTP,
+    Misbehaviour.SERVER_ERROR,
+    Misbehaviour.OVERLOADED,
+    Misbehaviour.HTML,
+    Misbehaviour.TRUNCATED_JSON,
+)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("misbehaviour", [*NOTHING_READ, *PERHAPS_READ], ids=lambda misbehaviour: misbehaviour.name)
+def test_only_what_was_turned_away_is_known_to_be_unread(wire: Wire, misbehaviour: Misbehaviour) -> None:
+    with ProviderServer([misbehaviour]) as server:
+        problem = failure_of(a_provider(server, wire), a_request(seconds=0.5 if misbehaviour is Misbehaviour.SILENCE else 20.0))
+    assert counts(problem) == ((0, 0) if misbehaviour in NOTHING_READ else (None, None))
+
+
+@pytest.mark.parametrize("code", ["content_filter", "context_length_exceeded"])
+def test_a_prompt_that_was_turned_away_for_what_is_in_it_may_have_been_read(code: str) -> None:
+    body = json.dumps({"error": {"message": "no", "code": code}}).encode()
+    call = HttpCall(KEY)
+    with pytest.raises(ProviderError) as caught:
+        _check_status(call, 400, body)
+    assert counts(caught.value) == (None, None)
+
+
+def test_a_list_of_models_is_no_prompt() -> None:
+    with ProviderServer([], models=["llama", "qwen"]) as server:
+        assert counts(failure_of(open_remote("url", "", url=server.url(), key=KEY, output="native"))) == (0, 0)
+    with ProviderServer([Misbehaviour.SERVER_ERROR], models=["qwen"]) as server:
+        assert counts(failure_of(open_remote("url", "", url=server.url(), key=KEY, output="native"))) == (None, None)
+
+
+def counts(problem: ProviderError) -> tuple[int | None, int | None]:
+    return problem.input_tokens, problem.output_tokens
+
+
 # ----------------------------------------------------------------------------------------------------- opening
 
 
@@ -470,5 +525,35 @@ def test_what_is_reserved_is_no_less_than_the_bytes_that_are_read(messages: list
     provider = RemoteProvider("openai", "m", "http://127.0.0.1:1", "", "native")
     request = a_request(SCHEMA if schema else None, messages=tuple(messages))
     num_bytes = sum(len(message.text.encode("utf-8", "surrogatepass")) for message in messages)
-    num_bytes += len(json.dumps(SCHEMA)) if schema else 0
-    assert provider.most_input_tokens(request) >= num_bytes + 1000 + 10 * len(messages)
+    num_bytes += len(json.dumps(SCHEMA, separators=(",", ":"))) + 530 if schema else 0  # Anthropic's words about a tool
+    most = provider.most_input_tokens(request)
+    assert num_bytes + 10 * len(messages) <= most <= num_bytes + 200 + 20 * len(messages)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("output", get_args(Output))
+def test_what_is_reserved_is_no_less_than_the_request_that_a_provider_gets(wire: Wire, output: Output) -> None:
+    briefing = a_briefing()
+    prompt = decision_prompt(briefing, ManagerSettings())
+    request = a_request(prompt.schema, messages=prompt.messages)
+    with ProviderServer(["{}"]) as server:
+        provider = a_provider(server, wire, output)
+        provider.complete(request)
+        (sent,) = server.requests
+    most = provider.most_input_tokens(request)
+    assert most >= sum(len(text.encode()) for text in texts_of(sent.body))
+    if output == "native":
+        assert most < len(json.dumps(prompt.schema, indent=2)) + 1000, "the schema is counted once, and compact"
+
+
+def texts_of(tree: Any) -> Iterator[str]:
+    """Return every text of a request's body, names among them, once."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            yield name
+            yield from texts_of(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from texts_of(value)
+    elif isinstance(tree, str):
+        yield tree
