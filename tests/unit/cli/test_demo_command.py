@@ -115,7 +115,9 @@ def test_a_missing_torch_names_the_extra(capsys: pytest.CaptureFixture[str], mon
 
 def test_ctrl_c_ends_both_arms_and_exits_with_130(tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom trimtab.cli import demo\nfrom trimtab.cli.app import main\n"
+        # A shell's background job ignores Ctrl-C, and so would whatever is started in it.
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from trimtab.cli import demo\nfrom trimtab.cli.app import main\n"
         f"demo.ARM_COMMAND = (sys.executable, {str(FAKE)!r}, 'hang')\nmain(['demo', '--steps', '100'])"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
