@@ -26,7 +26,7 @@ def load_digits() -> tuple[Tensor, Tensor]:
         from sklearn import datasets  # pyright: ignore[reportMissingTypeStubs] - it has none
     except ModuleNotFoundError as error:
         raise MissingExtraError("the digits come with scikit-learn", next_step="pip install scikit-learn") from error
-    images, labels = datasets.load_digits(return_X_y=True)  # pyright: ignore[reportUnknownVariableType]
+    images, labels = datasets.load_digits(return_X_y=True)  # pyright: ignore[reportUnknownVariableType] - untyped
     return torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(labels, dtype=torch.int64)
 
 

