@@ -159,7 +159,9 @@ def waiting_question(folder: Path) -> OpenQuestion | None:
     except (OSError, ReplyError) as error:
         raise UsageError(_NO_FILE, received=f"{folder}: {error}", next_step="check the folder") from error
     question = decode_question(data)
-    return None if is_answered(folder, question.number) else question
+    # In this order: a question goes before its answer is put away, so no answer and no question means answered meanwhile.
+    is_open = not is_answered(folder, question.number) and (folder / question_name(question.number)).exists()
+    return question if is_open else None
 
 
 def is_answered(folder: Path, number: int) -> bool:

@@ -481,6 +481,18 @@ def test_an_answer_to_a_question_that_is_gone_is_taken_back(desk: Desk) -> None:
     assert open_files(desk.folder) == []
 
 
+def test_a_question_whose_answer_is_taken_while_it_is_read_is_not_open(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(desk.folder, HOLD)
+
+    def taken_meanwhile(path: Path, most: int) -> bytes:
+        data = read_regular(path, most)
+        assert desk.take() is not None
+        return data
+
+    monkeypatch.setattr(exchange_form, "read_regular", taken_meanwhile)
+    assert waiting_question(desk.folder) is None
+
+
 def test_without_hard_links_the_first_still_counts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EPERM, "not permitted")))
     hand_in(desk.folder, 3, encode_proposal(ADJUST))
