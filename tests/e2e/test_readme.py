@@ -17,7 +17,11 @@ def test_the_code_runs_and_the_record_verifies(tmp_path: Path) -> None:
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert code is not None
     subprocess.run([sys.executable, "-c", code[1]], cwd=tmp_path, check=True, timeout=100)
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1:]:
+    managers = (README.parent / "docs" / "managers.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1:]
+    manager = re.search(r"```python\n(from trimtab.*?)```", managers, re.DOTALL)
+    assert manager is not None
+    for block in (*blocks, manager[1]):
         subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, timeout=100)
     command = [sys.executable, "-c", "from trimtab.cli.app import main; main()"]
     for words in (["runs"], ["show", "runs/run-1"], ["verify", "runs/run-1"]):

@@ -187,10 +187,10 @@ def check_a_stray(situation: Situation, action: Action) -> None:
         assert_kept(situation, verdict)
 
 
-def check_the_reflex(situation: Situation, action: Action) -> None:
-    """The reflex may move freely and soon, but never past bounds, drift and largest change."""
-    verdict = judge(situation, action, "reflex")
-    if isinstance(verdict, Accepted):
+def check_who_may_move_freely(situation: Situation, action: Action) -> None:
+    """The reflex and a schedule may move freely and soon, but never past bounds and drift."""
+    verdicts = [judge(situation, action, source) for source in ("reflex", "schedule")]
+    for verdict in (verdict for verdict in verdicts if isinstance(verdict, Accepted)):
         for name, value in changes_with_values(verdict.verified.recipe, action):
             control = situation[0].control(name)
             assert control.bounds.low <= value <= control.bounds.high
@@ -215,7 +215,7 @@ def test_what_is_not_offered_is_rejected_and_nothing_raises(data: st.DataObject)
     situation = data.draw(situations())
     action = data.draw(stray_actions(situation))
     check_a_stray(situation, action)
-    check_the_reflex(situation, action)
+    check_who_may_move_freely(situation, action)
 
 
 @settings(max_examples=40)
@@ -260,4 +260,4 @@ def test_the_surface_and_the_verifier_agree_at_length(data: st.DataObject) -> No
     check_the_surface(situation)
     for action in data.draw(st.lists(stray_actions(situation), min_size=10, max_size=50)):
         check_a_stray(situation, action)
-        check_the_reflex(situation, action)
+        check_who_may_move_freely(situation, action)

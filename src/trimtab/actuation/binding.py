@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -65,8 +66,11 @@ class StateStore(Protocol):
         """Whether the loader can pass over batches."""
         ...
 
-    def save(self, id: str, extra: dict[str, Any]) -> None:
+    def save(self, id: str, extra: dict[str, Any]) -> str:
         """Save the state under ``id``, with JSON-ready ``extra``; visible only once complete.
+
+        Returns:
+            SHA-256 over the state without ``extra``: two states with the same hash are the same, bit for bit.
 
         Raises:
             CheckpointError: Nothing is visible under ``id``; go on without this checkpoint.
@@ -87,6 +91,18 @@ class StateStore(Protocol):
 
     def skip(self, count: int) -> None:
         """Pass over the loader's next ``count`` batches."""
+        ...
+
+    def hashes(self) -> Mapping[str, str]:
+        """Return a hash of each part of the present state: the model, the optimizer, the RNG...; waits for the device."""
+        ...
+
+    def reseed(self, seed: int) -> None:
+        """Let the random numbers, and the order of the data where the loader can, go on from another seed."""
+        ...
+
+    def ids(self) -> tuple[str, ...]:
+        """Return the names of all complete checkpoints."""
         ...
 
     def delete(self, id: str) -> None:

@@ -23,13 +23,14 @@ import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trimtab.errors import CheckpointError
 
 MANIFEST: Final = "manifest.json"
+EXTRA: Final = "extra.json"  # what is kept beside the state, readable without loading it
 SCHEMA: Final = 1
 
 _HIDDEN: Final = ".partial-"
@@ -156,6 +157,23 @@ def read_manifest(root: Path, id: str) -> Manifest:
     for name in manifest.files:
         _checked(name, "file name")
     return manifest
+
+
+def read_extra(root: Path, id: str) -> dict[str, Any]:
+    """Return what was kept beside the state, as it stands in its file; the state itself is not looked at.
+
+    Raises:
+        CheckpointError: It is missing or damaged; use another checkpoint.
+    """
+    entry = read_manifest(root, id).files.get(EXTRA)
+    try:
+        raw = _regular(root / id / EXTRA).read_bytes()
+        tree: Any = json.loads(raw)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(id, f"{EXTRA}: {error}") from error
+    if entry is None or hashlib.sha256(raw).hexdigest() != entry.sha256 or not isinstance(tree, dict):
+        raise _damaged(id, f"{EXTRA} is not as in the manifest")
+    return cast("dict[str, Any]", tree)
 
 
 def list_checkpoints(root: Path) -> tuple[str, ...]:

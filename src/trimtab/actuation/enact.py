@@ -47,7 +47,7 @@ def enact(verified: VerifiedAction, present: Recipe, bindings: Mapping[str, Bind
         store: The run's state.
     """
     live = read_recipe(bindings)
-    if live != present and verified.source == "manager":
+    if live != present and verified.source != "reflex":
         found = ", ".join(f"{name}={value!r}, expected {present[name]!r}" for name, value in live.difference(present))
         return Outcome(live, None, f"something else changed a control: {found}")
     restored: dict[str, Any] | None = None

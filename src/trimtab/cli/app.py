@@ -17,11 +17,17 @@ import typer
 from trimtab.cli.calibrate import calibrate
 from trimtab.cli.decide import decide
 from trimtab.cli.demo import demo
+from trimtab.cli.diff import diff
 from trimtab.cli.envelope import envelope_app
+from trimtab.cli.export import export
+from trimtab.cli.fork import fork
 from trimtab.cli.init import init
 from trimtab.cli.pending import pending
 from trimtab.cli.prompt import prompt
+from trimtab.cli.replay import replay
+from trimtab.cli.report import report
 from trimtab.cli.rules import rules
+from trimtab.cli.run import resume, run
 from trimtab.cli.runs import runs
 from trimtab.cli.scorecard import scorecard
 from trimtab.cli.show import show
@@ -39,17 +45,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo)
+app.command("run")(run)
+app.command("resume")(resume)
+app.command("replay")(replay)
+app.command("fork")(fork)
 app.command("init")(init)
 app.add_typer(envelope_app, name="envelope")
 app.command("calibrate")(calibrate)
 app.command("show")(show)
 app.command("scorecard")(scorecard)
+app.command("report")(report)
+app.command("diff")(diff)
 app.command("runs")(runs)
 app.command("pending")(pending)
 app.command("decide")(decide)
 app.command("rules")(rules)
 app.command("prompt")(prompt)
 app.command("verify")(verify)
+app.command("export")(export)
 
 
 def _print_version(wanted: bool) -> None:

@@ -27,7 +27,7 @@ from trimtab.decision.json_text import MAX_REPLY_BYTES
 from trimtab.decision.proposal import Expectation, Proposal
 from trimtab.decision.wire import encode_proposal, proposal_from
 from trimtab.errors import UsageError
-from trimtab.ledger.reading import iter_ledger
+from trimtab.ledger.course import iter_course
 from trimtab.ledger.record import (
     ActionApplied,
     ActionFailed,
@@ -205,7 +205,7 @@ def _follow(directory: RunDirectory, question: OpenQuestion, answer: dict[str, A
         now = directory.ledger.stat().st_size
         if now != size:
             size = now
-            story = list(_story([entry.record for entry in iter_ledger(directory.ledger)], question, answer))
+            story = list(_story([entry.record for entry in iter_course(directory.ledger)], question, answer))
             for line, _ in story[num_told:]:
                 console.print(Text(line))
             num_told = len(story)

@@ -31,7 +31,7 @@ from trimtab.decision.llm.prompt import (
     transcription_prompt,
 )
 from trimtab.errors import UsageError
-from trimtab.ledger.reading import iter_ledger
+from trimtab.ledger.course import iter_course
 from trimtab.ledger.record import ManagerAsked, ManagerFailed, ProposalReceived, RunStarted
 
 Stage = Literal["decide", "reason", "transcribe"]
@@ -107,7 +107,7 @@ def _recorded(run: Path, number: int | None) -> _Question:
     started: RunStarted | None = None
     asked: ManagerAsked | None = None
     consultation: Consultation | None = None
-    for entry in iter_ledger(find_run(run).ledger):
+    for entry in iter_course(find_run(run).ledger):
         record = entry.record
         match record:
             case RunStarted():

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from trimtab.cli.terminal import clean
 from trimtab.errors import RunDirectoryError, nearest
-from trimtab.ledger.reading import iter_ledger
+from trimtab.ledger.course import iter_course
+from trimtab.ledger.reading import is_being_written
 from trimtab.report.account import Timeline
 from trimtab.report.timeline import build_timeline
 from trimtab.runtime.run_dir import LEDGER, RUNS, RunDirectory, open_run_directory
+
+CUT_OFF: Final = "cut off"
 
 _DEEPEST = 2  # runs/demo-1/managed
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account of a run, and how long an unfinished last line of its ledger is."""
+    """The account of a run, and what its file tells beside.
+
+    Args:
+        timeline: The account.
+        torn_bytes: How long an unfinished last line of its ledger is.
+        is_live: Whether the run goes on: it has not ended, and its ledger is being written.
+    """
 
     timeline: Timeline
     torn_bytes: int
+    is_live: bool
+
+    @property
+    def status(self) -> str:
+        """How the run stands; one that neither ended nor goes on was cut off."""
+        status = self.timeline.summary.status
+        return ("running" if self.is_live else CUT_OFF) if status == "not ended" else status
+
+
+def resume_command(run_dir: Path) -> str:
+    """Return what to type to go on with a run that was cut off."""
+    return f"trimtab resume {shlex.quote(clean(str(run_dir), 500))}"
 
 
 def find_run(run: Path) -> RunDirectory:
@@ -79,6 +103,8 @@ def read_account(directory: RunDirectory) -> Account:
     Raises:
         LedgerError: The ledger cannot be read or trusted; `trimtab verify` says where.
     """
-    reading = iter_ledger(directory.ledger)
-    timeline = build_timeline(entry.record for entry in reading)
-    return Account(timeline, reading.torn_bytes)
+    is_written = is_being_written(directory.ledger)  # before it is read: a run may end in between
+    course = iter_course(directory.ledger)
+    timeline = build_timeline(entry.record for entry in course)
+    is_live = is_written and timeline.summary.status == "not ended"
+    return Account(timeline, course.reading.torn_bytes, is_live)

@@ -10,30 +10,31 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.cli.run_reading import read_account, runs_under
+from trimtab.cli.run_reading import CUT_OFF, Account, read_account, resume_command, runs_under
 from trimtab.cli.terminal import STATUS_STYLES, clean, make_console, number, print_json
 from trimtab.errors import RunDirectoryError, TrimtabError
-from trimtab.report.account import RunSummary, json_ready
+from trimtab.report.account import json_ready
 from trimtab.runtime.run_dir import LEDGER, RUNS, RunDirectory
 
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """A run in the list: its summary, or why there is none."""
+    """A run in the list: its account, or why there is none."""
 
     name: str
     path: Path
-    summary: RunSummary | None
+    account: Account | None
     problem: str | None
 
     def as_json(self) -> dict[str, Any]:
         listed: dict[str, Any] = {"name": self.name, "run_dir": str(self.path), "problem": self.problem}
-        if self.summary is None:
-            return {**listed, "status": "unreadable"}
-        summary = self.summary
+        if self.account is None:
+            return {**listed, "status": "unreadable", "is_live": None}
+        summary = self.account.timeline.summary
         return {
             **listed,
             "status": summary.status,
+            "is_live": self.account.is_live,
             "manager": summary.manager,
             "steps": summary.steps,
             "total_steps": summary.total_steps,
@@ -58,7 +59,11 @@ def runs(
     if as_json:
         print_json({"runs": [one.as_json() for one in listed]})
     elif listed:
-        make_console().print(_table(listed))
+        console = make_console()
+        console.print(_table(listed))
+        cut_off = [one for one in listed if one.account is not None and one.account.status == CUT_OFF]
+        if cut_off:
+            console.print(Text(f"\nGo on with what was {CUT_OFF}: {resume_command(cut_off[-1].path)}", "yellow"))
     else:
         make_console().print(Text(f"No runs in {clean(str(directory))}. Start one with: trimtab demo"))
 
@@ -66,7 +71,7 @@ def runs(
 def _read(directory: Path, path: Path) -> _Listed:
     name = str(path.relative_to(directory))
     try:
-        return _Listed(name, path, read_account(RunDirectory(path)).timeline.summary, None)
+        return _Listed(name, path, read_account(RunDirectory(path)), None)
     except TrimtabError as error:
         problem = "no record yet" if _is_empty(path) else error.what
         return _Listed(name, path, None, problem)
@@ -86,10 +91,11 @@ def _table(listed: list[_Listed]) -> Table:
     table.add_column("changes", justify="right", no_wrap=True)
     table.add_column("status", overflow="fold", ratio=2)
     for one in listed:
-        name, summary = Text(clean(one.name, 200)), one.summary
-        if summary is None:
+        name = Text(clean(one.name, 200))
+        if one.account is None:
             table.add_row(name, "-", "-", "-", "-", "-", Text(f"unreadable: {clean(one.problem or '', 200)}", "red"))
             continue
+        summary, status = one.account.timeline.summary, one.account.status
         table.add_row(
             name,
             Text(clean(summary.manager, 100)),
@@ -97,6 +103,6 @@ def _table(listed: list[_Listed]) -> Table:
             number(summary.best.value if summary.best else None),
             number(summary.last.value if summary.last else None),
             str(summary.interventions),
-            Text(summary.status, STATUS_STYLES[summary.status]),
+            Text(status, STATUS_STYLES[status]),
         )
     return table

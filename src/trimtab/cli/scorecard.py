@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.cli.run_reading import find_run
-from trimtab.cli.show import expected, reasons_against, used
+from trimtab.cli.show import reasons_against
 from trimtab.cli.terminal import STATUS_STYLES, clean, counted, make_console, number, print_json
-from trimtab.ledger.reading import iter_ledger
+from trimtab.ledger.course import iter_course
 from trimtab.report.account import Decision
 from trimtab.report.scorecard import Score, Scorecard, Totals, build_scorecard
 from trimtab.report.without_action import NOISE_FACTOR, Judgement, Window
+from trimtab.report.words import expected, used
 
 _JUDGEMENTS: Final[dict[Judgement, tuple[str, str]]] = {
     "met": ("as expected", "green"),
@@ -39,7 +40,7 @@ def scorecard(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score a manager: what it proposed and expected, against what happened with or without it."""
-    card = build_scorecard(entry.record for entry in iter_ledger(find_run(run).ledger))
+    card = build_scorecard(entry.record for entry in iter_course(find_run(run).ledger))
     if as_json:
         print_json(card.as_json())
     else:

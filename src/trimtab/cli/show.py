@@ -11,25 +11,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.cli.run_reading import Account, find_run, read_account
+from trimtab.cli.run_reading import CUT_OFF, Account, find_run, read_account, resume_command
 from trimtab.cli.terminal import STATUS_STYLES, chart, clean, counted, make_console, number, print_json
 from trimtab.decision.consultation import Consultation
-from trimtab.decision.proposal import Expectation
 from trimtab.report.account import Decision, Ending, Point, Proposed, RunSummary, Timeline
 from trimtab.report.scale import Curve, Mark, MarkKind
-from trimtab.report.scorecard import Totals
+from trimtab.report.words import ENDINGS, expected, used
 from trimtab.verification.verdict import Rejection
 
-_ENDINGS: Final[dict[Ending, tuple[str, str]]] = {
-    "applied": ("applied", "green"),
-    "shadow": ("would have been applied", "cyan"),
-    "no_action": ("no action", "bright_black"),
-    "rejected": ("rejected", "yellow"),
-    "manager_failed": ("no answer", "yellow"),
-    "dropped": ("dropped", "yellow"),
-    "failed": ("failed", "red"),
-    "unanswered": ("left open when the run ended", "bright_black"),
-    "open": ("open", "cyan"),
+_STYLES: Final[dict[Ending, str]] = {
+    "applied": "green",
+    "shadow": "cyan",
+    "no_action": "bright_black",
+    "rejected": "yellow",
+    "manager_failed": "yellow",
+    "dropped": "yellow",
+    "failed": "red",
+    "unanswered": "bright_black",
+    "open": "cyan",
 }
 _SEVERITIES: Final = {"critical": "red", "warning": "yellow", "notice": "bright_black"}
 _MOST_LISTED: Final = 10
@@ -41,17 +40,21 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show a run's decisions: symptoms, proposals, verdicts, changes and what came of them."""
-    account = read_account(find_run(run))
+    directory = find_run(run)
+    account = read_account(directory)
     if as_json:
-        print_json({**account.timeline.as_json(), "torn_bytes": account.torn_bytes})
-    else:
-        print_account(make_console(), account, every=every)
+        print_json({**account.timeline.as_json(), "torn_bytes": account.torn_bytes, "is_live": account.is_live})
+        return
+    console = make_console()
+    print_account(console, account, every=every)
+    if account.status == CUT_OFF:
+        console.print(Text(f"\nThe run was {CUT_OFF}: go on with {resume_command(directory.path)}", "yellow"))
 
 
 def print_account(console: Console, account: Account, *, every: bool) -> None:
     """Print the account of a run; without ``every``, questions in a row that changed nothing are one line."""
     timeline = account.timeline
-    _print_summary(console, timeline.summary)
+    _print_summary(console, timeline.summary, account.status)
     _print_chart(console, timeline)
     for group in _groups(timeline.decisions, every=every):
         console.print()
@@ -63,13 +66,14 @@ def print_account(console: Console, account: Account, *, every: bool) -> None:
         console.print(Text("\nNo decision yet.", "bright_black"))
     _print_problems(console, timeline.summary, every=every)
     if account.torn_bytes:
-        console.print(Text(f"\nThe ledger's last line is unfinished ({counted(account.torn_bytes, 'byte')}): "
-                           "it is being written, or the run was cut off.", "yellow"))  # fmt: skip
+        why = "it is being written" if account.is_live else "whoever wrote it was cut off"
+        unfinished = f"\nThe ledger's last line is unfinished ({counted(account.torn_bytes, 'byte')}): {why}."
+        console.print(Text(unfinished, "yellow"))
 
 
-def _print_summary(console: Console, summary: RunSummary) -> None:
+def _print_summary(console: Console, summary: RunSummary, status: str) -> None:
     because = f": {clean(summary.ended_because, 200)}" if summary.ended_because else ""
-    ended, style = f"{summary.status}{because}", STATUS_STYLES[summary.status]
+    ended, style = f"{status}{because}", STATUS_STYLES[status]
     console.print(Text.assemble((clean(summary.run, 200), "bold"), f" · {clean(summary.manager, 100)} · ", (ended, style)))
     steps = f"{summary.steps} of {summary.total_steps}" if summary.total_steps else str(summary.steps)
     reflex = f", {summary.reflex_interventions} by the reflex" if summary.reflex_interventions else ""
@@ -147,7 +151,7 @@ def _held(group: Sequence[Decision]) -> Text:
 
 
 def _print_decision(console: Console, decision: Decision) -> None:
-    words, style = _ENDINGS[decision.ending]
+    words, style = ENDINGS[decision.ending], _STYLES[decision.ending]
     if decision.ending == "applied":
         words = f"applied at step {decision.applied_step} as intervention {decision.intervention}"
     elif decision.ending == "shadow":
@@ -210,30 +214,10 @@ def reasons_against(reasons: Sequence[Rejection]) -> str:
     return "; ".join(f"{clean(reason.constraint, 60)}: {clean(reason.detail, 300)}" for reason in reasons)
 
 
-def expected(expectation: Expectation) -> str:
-    """Say what is expected of an action."""
-    within = counted(expectation.within_evaluations, "evaluation")
-    gain = expectation.gain
-    wanted = f"a gain of at least {number(gain)}" if gain >= 0 else f"no loss of more than {number(-gain)}"
-    return f"{wanted} within {within}"
-
-
 def _consulted(taken: Consultation, proposal: Proposed | None) -> str:
     latency = proposal.latency_seconds if proposal is not None and proposal.by == "manager" else None
     seconds = f" · {latency:.1f} s" if latency is not None else ""
     return f"{clean(taken.model, 100)} · {counted(taken.calls, 'call')} · {used(taken)}{seconds}"
-
-
-def used(taken: Consultation | Totals) -> str:
-    """Say how many tokens calls took and what they cost; where not all are settled, that it is the most it can have been."""
-    most = "up to " if taken.unsettled_calls else ""
-    tokens = f"{most}{taken.input_tokens:,} tokens read, {most}{taken.output_tokens:,} written"
-    return f"{tokens} · {money(taken.usd) if taken.usd is None else most + money(taken.usd)}"
-
-
-def money(usd: float | None) -> str:
-    """Return an amount of US dollars; says so where the price is not known."""
-    return "price not known" if usd is None else f"${usd:,.4f}" if usd < 1 else f"${usd:,.2f}"
 
 
 def _outcome(decision: Decision) -> Text:

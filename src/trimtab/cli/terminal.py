@@ -9,7 +9,6 @@ Rules:
 from __future__ import annotations
 
 import json
-import math
 import sys
 from typing import Any, Final, TextIO
 
@@ -19,11 +18,28 @@ from rich.text import Text
 from trimtab.errors import TrimtabError
 from trimtab.report.scale import Curve, Mark
 from trimtab.report.terminal_chart import chart_rows
+from trimtab.report.words import clean, counted, number
+
+__all__ = [
+    "CURVE_STYLES",
+    "MARK_STYLES",
+    "NARROWEST",
+    "STATUS_STYLES",
+    "WIDEST",
+    "chart",
+    "clean",
+    "counted",
+    "make_console",
+    "number",
+    "print_error",
+    "print_json",
+    "print_note",
+]
 
 NARROWEST: Final = 60
 WIDEST: Final = 120
 CURVE_STYLES: Final = ("dark_orange", "dodger_blue1", "green", "magenta")
-STATUS_STYLES: Final = {"ended": "green", "stopped": "yellow", "not ended": "cyan"}
+STATUS_STYLES: Final = {"ended": "green", "stopped": "yellow", "not ended": "cyan", "running": "cyan", "cut off": "red"}
 MARK_STYLES: Final = {"adjust": "bright_black", "rollback": "magenta", "reflex": "red"}
 
 
@@ -39,25 +55,6 @@ def make_console(file: TextIO | None = None) -> Console:
             width=min(WIDEST, max(NARROWEST, console.width)),
         )
     return console
-
-
-def clean(text: str, most: int = 2000) -> str:
-    """Return text that can only be read: control and direction characters as escapes, on one line."""
-    shown = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text[: 2 * most])
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
-
-
-def number(value: float | None) -> str:
-    """Return a number in five digits; a dash where there is none."""
-    if value is None:
-        return "-"
-    return f"{value:.5g}" if math.isfinite(value) else "NaN" if math.isnan(value) else f"{value:+}".replace("+inf", "inf")
-
-
-def counted(count: int, noun: str) -> str:
-    """Return ``1 step``, ``2 steps``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def chart(curves: list[Curve], marks: list[Mark], width: int, height: int) -> Text:
@@ -81,6 +78,11 @@ def _style(role: str) -> str:
 def print_json(tree: dict[str, Any]) -> None:
     """Print one JSON object; ASCII, so that no character of it can act on a terminal."""
     print(json.dumps(tree, indent=2, allow_nan=False))
+
+
+def print_note(text: str) -> None:
+    """Print a remark on standard error, beside whatever a command prints."""
+    make_console(sys.stderr).print(Text(text), soft_wrap=True)
 
 
 def print_error(error: TrimtabError) -> None:

@@ -47,6 +47,7 @@ class Draft:
                 standing=self.state.standing(step),
                 asked_step=question.asked_step if question else step,
                 asked_version=question.version if question else self.state.version,
+                lineage_step=self.state.lineage_step(step) if source == "schedule" else None,
             )
         )
         if objection is not None:

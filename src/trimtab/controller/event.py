@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab.actuation.binding import ReadBack
+from trimtab.controller.state import State
 from trimtab.controls.recipe import Recipe
 from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Proposal
+from trimtab.decision.schedule import ScheduleEntry
 from trimtab.diagnosis.base import Symptom
-from trimtab.ledger.record import RunStarted
+from trimtab.ledger.record import RunResumed, RunStarted
 from trimtab.telemetry.snapshot import Snapshot
 
 
@@ -21,10 +23,33 @@ class RunBegan:
 
 
 @dataclass(frozen=True, slots=True)
+class RunWentOn:
+    """trimtab was attached to a run again.
+
+    Args:
+        record: What is recorded of it.
+        state: Folded from the records that still count.
+        lost: Checkpoints of that state that cannot be rolled back to any more.
+    """
+
+    record: RunResumed
+    state: State
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StepTaken:
     """A step was made while a question is open or answered."""
 
     step: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleReached:
+    """A step was made after which the schedule says ``entry``; None for its end."""
+
+    step: int
+    entry: ScheduleEntry | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +58,7 @@ class CheckpointWritten:
 
     step: int
     checkpoint: str
+    state_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +170,9 @@ class RunClosed:
 
 Event = (
     RunBegan
+    | RunWentOn
     | StepTaken
+    | ScheduleReached
     | CheckpointWritten
     | SymptomRaised
     | EvaluationReported

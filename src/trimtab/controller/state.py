@@ -10,6 +10,7 @@ from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint, Standing
 from trimtab.decision.briefing import Briefing, Intervention
 from trimtab.decision.proposal import Proposal
+from trimtab.decision.schedule import Schedule
 from trimtab.diagnosis.base import Symptom
 from trimtab.ledger.record import ActionIntended
 
@@ -43,6 +44,21 @@ class Question:
     symptoms: tuple[str, ...]
     briefing: Briefing
     was_sent: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """A rollback: where the run stands in its own history since.
+
+    Args:
+        step: Step after which it happened.
+        lineage_step: Steps that the restored weights had been through.
+        cuts: Pairs of control and factor: how far the reflex has cut it on the way that the run is on since.
+    """
+
+    step: int
+    lineage_step: int
+    cuts: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +102,9 @@ class State:
         is_exhausted: Whether the reflex has given up and asked to stop.
         symptom_steps: Pairs of symptom and the step it was last recorded at.
         stop_reason: Why the training loop was asked to end; None if it was not.
+        has_manager: Whether there is anybody to ask.
+        schedule: The plan that the run follows; None if it follows none.
+        rewinds: Its rollbacks, oldest first.
     """
 
     phase: Phase
@@ -124,6 +143,9 @@ class State:
     is_exhausted: bool = False
     symptom_steps: tuple[tuple[str, int], ...] = ()
     stop_reason: str | None = None
+    has_manager: bool = True
+    schedule: Schedule | None = None
+    rewinds: tuple[Rewind, ...] = ()
 
     def standing(self, step: int) -> Standing:
         """Return where the run stands within its envelope after ``step``."""
@@ -140,6 +162,15 @@ class State:
             can_skip=self.can_skip,
             values_seen=self.values_seen,
         )
+
+    def lineage_step(self, step: int) -> int:
+        """Return how many steps the weights had been through after ``step``: less, where a rollback has undone some."""
+        last = self.last_rewind(step)
+        return step if last is None else last.lineage_step + step - last.step
+
+    def last_rewind(self, step: int) -> Rewind | None:
+        """Return the newest rollback until ``step``, inclusive."""
+        return next((rewind for rewind in reversed(self.rewinds) if rewind.step <= step), None)
 
     def under_measurement(self) -> Intervention | None:
         """Return the intervention that is still being measured, or None."""

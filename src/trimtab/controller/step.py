@@ -25,10 +25,13 @@ from trimtab.controller.event import (
     ReadBackTaken,
     RunBegan,
     RunClosed,
+    RunWentOn,
+    ScheduleReached,
     StepTaken,
     SymptomRaised,
 )
 from trimtab.controller.fallback import answer_for_it, said_late
+from trimtab.controller.following import follow
 from trimtab.controller.measuring import measure
 from trimtab.controller.reflex import plan
 from trimtab.controller.state import Phase, Question, State
@@ -68,10 +71,10 @@ def step(state: State | None, event: Event) -> tuple[State, tuple[Effect, ...]]:
     Raises:
         IllegalTransition: A defect in trimtab; the runtime holds the recipe and records it.
     """
-    if isinstance(event, RunBegan):
+    if isinstance(event, (RunBegan, RunWentOn)):
         if state is not None:
-            raise IllegalTransition("a run starts once", received="RunBegan")
-        return begin(event.record), (Append(event.record),)
+            raise IllegalTransition("a run starts once", received=type(event).__name__)
+        return (begin(event.record), (Append(event.record),)) if isinstance(event, RunBegan) else _go_on(event)
     if state is None:
         raise IllegalTransition("a run begins with RunBegan", received=type(event).__name__)
     draft = Draft(state)
@@ -79,10 +82,26 @@ def step(state: State | None, event: Event) -> tuple[State, tuple[Effect, ...]]:
     return draft.state, tuple(draft.effects)
 
 
+def _go_on(event: RunWentOn) -> tuple[State, tuple[Effect, ...]]:
+    draft = Draft(event.state)
+    draft.append(event.record)
+    _retain(draft, event.record.step)  # as after the checkpoint was saved: that is behind the place gone back to
+    kept = {checkpoint.id for checkpoint in draft.state.checkpoints}
+    for checkpoint in event.lost:
+        if checkpoint in kept:
+            draft.append(CheckpointDeleted(event.record.step, checkpoint))
+    question = event.state.question
+    if event.state.phase is Phase.ASKED and question is not None:
+        draft.effects.append(Ask(question.briefing))  # whoever was asked is gone with the process
+    return draft.state, tuple(draft.effects)
+
+
 def _respond(draft: Draft, event: Event) -> None:
     match event:
         case StepTaken():
             _on_step(draft, event.step)
+        case ScheduleReached():
+            follow(draft, event.step, event.entry)
         case SymptomRaised():
             _observe(draft, event.symptom)
             _reflex(draft, event.step, event.symptom)
@@ -91,7 +110,7 @@ def _respond(draft: Draft, event: Event) -> None:
         case AnswerReceived() | AnswerFailed():
             _on_answer(draft, event)
         case CheckpointWritten():
-            draft.append(CheckpointSaved(event.step, event.checkpoint))
+            draft.append(CheckpointSaved(event.step, event.checkpoint, event.state_hash))
             _retain(draft, event.step)
         case EnactmentDone() | EnactmentFailed():
             _on_enactment(draft, event)
@@ -107,7 +126,7 @@ def _respond(draft: Draft, event: Event) -> None:
         case RunClosed():
             if draft.state.phase is not Phase.ENDED:
                 draft.append(RunEnded(event.step, event.reason))
-        case RunBegan():
+        case RunBegan() | RunWentOn():
             raise IllegalTransition("a run starts once", received="RunBegan")
 
 
@@ -172,14 +191,15 @@ def _on_evaluation(draft: Draft, event: EvaluationReported) -> None:
         _observe(draft, symptom)
     _retain(draft, event.step)
     is_turn = draft.state.num_evaluations % draft.state.envelope.deliberation.every_evaluations == 0
-    if draft.state.phase is Phase.WATCHING and is_turn and not _is_pointless(draft.state, event):
+    if draft.state.phase is Phase.WATCHING and is_turn and draft.state.has_manager and not _is_pointless(draft.state, event):
         _ask(draft, event)
 
 
 def _is_pointless(state: State, event: EvaluationReported) -> bool:
     """Return whether an answer could not be applied any more, or the reflex is about to act."""
     applies_at = state.envelope.applies_at(event.step)
-    is_over = state.stop_reason is not None or (state.total_steps is not None and applies_at > state.total_steps)
+    is_late = state.total_steps is not None and applies_at > state.total_steps
+    is_over = state.stop_reason is not None or is_late
     is_critical = any(symptom.severity == "critical" for symptom in event.symptoms)
     return is_over or (is_critical and state.envelope.reflex.armed)
 

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from trimtab.controller.state import Phase, Question, State
+from trimtab.controller.state import Phase, Question, Rewind, State
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint
-from trimtab.decision.action import Stop, checkpoint_of
+from trimtab.decision.action import Stop, changes_of, checkpoint_of
 from trimtab.decision.briefing import Intervention
 from trimtab.errors import IllegalTransition
 from trimtab.ledger.record import (
@@ -39,6 +39,7 @@ from trimtab.ledger.record import (
 )
 
 _KNOWLEDGE: Final = (
+    "run_resumed",
     "checkpoint_saved",
     "checkpoint_deleted",
     "evaluation_recorded",
@@ -105,6 +106,8 @@ def begin(record: RunStarted) -> State:
         can_skip=record.can_skip,
         initial=record.recipe,
         recipe=record.recipe,
+        has_manager=record.isolation != "nowhere",
+        schedule=record.schedule,
     )
 
 
@@ -213,7 +216,7 @@ def _pending(state: State, intervention: int) -> ActionIntended:
 def _carried_out(state: State, intended: ActionIntended, step: int, recipe: Recipe, target: Checkpoint | None) -> State:
     """Return the state after an action, whole or failed: budgets are spent either way, or failures would be free."""
     changed = dict(state.changed_at) | {name: step for name, _ in recipe.difference(state.recipe)}
-    by_reflex = intended.source == "reflex"
+    by_reflex, by_manager = intended.source == "reflex", intended.source == "manager"
     rolls_back = checkpoint_of(intended.action) is not None
     is_repair = by_reflex and rolls_back
     checkpoints = tuple(replace(c, is_left=c.is_left or c.step > target.step) if target else c for c in state.checkpoints)
@@ -224,13 +227,14 @@ def _carried_out(state: State, intended: ActionIntended, step: int, recipe: Reci
         changed_at=tuple(changed.items()),
         values_seen=_seen(state, recipe),
         version=state.version + 1,
-        interventions_used=state.interventions_used + (not by_reflex),
-        rollbacks_used=state.rollbacks_used + (rolls_back and not by_reflex),
+        interventions_used=state.interventions_used + by_manager,
+        rollbacks_used=state.rollbacks_used + (rolls_back and by_manager),
         reflex_rollbacks_used=state.reflex_rollbacks_used + is_repair,
         # Measuring an older intervention ends here: what follows is due to both. If the reflex had to
         # step in while it was measured, it did not do what was expected of it.
         interventions=tuple(_closed(earlier, failed=is_repair) for earlier in state.interventions),
         checkpoints=checkpoints,
+        rewinds=(*state.rewinds, _rewind(state, intended, step, recipe, target)) if target else state.rewinds,
         objective=target.objective if target else state.objective,
         fault_attempts=fault_attempt(state, step) if is_repair else state.fault_attempts,
         last_reflex_step=step if is_repair else state.last_reflex_step,
@@ -239,6 +243,17 @@ def _carried_out(state: State, intended: ActionIntended, step: int, recipe: Reci
         stop_reason=_stop_reason(intended) or state.stop_reason,
         is_exhausted=state.is_exhausted or (isinstance(intended.action, Stop) and intended.source == "reflex"),
     )
+
+
+def _rewind(state: State, intended: ActionIntended, step: int, recipe: Recipe, target: Checkpoint) -> Rewind:
+    """Return the rollback to ``target``, with the reflex's cuts that held there and the one that it makes now."""
+    before = state.last_rewind(target.step)
+    cuts = dict(before.cuts if before else ())
+    for change in changes_of(intended.action) if intended.source == "reflex" else ():
+        if 0 < recipe[change.control] < target.recipe[change.control]:
+            factor = recipe[change.control] / target.recipe[change.control]
+            cuts[change.control] = cuts.get(change.control, 1.0) * factor
+    return Rewind(step, state.lineage_step(target.step), tuple(sorted(cuts.items())))
 
 
 def _seen(state: State, recipe: Recipe) -> tuple[tuple[str, tuple[float, ...]], ...]:
@@ -283,8 +298,8 @@ def _intervention(state: State, intended: ActionIntended, step: int, checkpoint:
 
 
 def _proposer(state: State, intended: ActionIntended) -> str:
-    if intended.source == "reflex":
-        return "reflex"
+    if intended.source != "manager":
+        return intended.source
     return state.manager if state.answered_by == "manager" else state.answered_by
 
 

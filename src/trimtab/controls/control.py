@@ -16,7 +16,7 @@ When = Literal["live", "boundary"]
 Cost = Literal["free", "recompiles"]
 RateScaling = Literal["none", "linear", "sqrt"]
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}(/[a-z0-9_]{1,40})?")
+CONTROL_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}(/[a-z0-9_]{1,40})?")
 _CHOICES: Final = {
     "scale": ("ratio", "difference"),
     "when": ("live", "boundary"),
@@ -71,7 +71,7 @@ class Control:
     modules: str | None = None
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not CONTROL_NAME.fullmatch(self.name):
             raise ControlError("the control's name is malformed", received=self.name, allowed="lower_case or lower/case")
         for what, choices in _CHOICES.items():
             if getattr(self, what) not in choices:

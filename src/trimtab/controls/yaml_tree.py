@@ -99,7 +99,7 @@ class YamlTree:
         else:
             if root is not None:
                 return root
-            self.report((), "the file is empty", next_step="begin with its schema and objective")
+            self.report((), "the file is empty", next_step="begin with its schema")
         return None
 
     def _plain(self, node: yaml.Node, path: TreePath) -> Any:

@@ -19,3 +19,12 @@ class Manager(Protocol):
     def propose(self, briefing: Briefing) -> Proposal:
         """Return a proposal for the run that ``briefing`` describes."""
         ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A manager whose answers depend on what it was asked before: it can be brought up to date when a run is resumed."""
+
+    def remember(self, briefing: Briefing) -> None:
+        """Take note of a question that was answered from the record."""
+        ...

@@ -61,6 +61,10 @@ class ScriptedManager:
             return self._left.pop(0).proposal
         return hold("the script has no line for this step")
 
+    def remember(self, briefing: Briefing) -> None:
+        """Pass over the line that this question was answered with."""
+        self.propose(briefing)
+
 
 def _line(entry: object, where: str) -> Line:
     if not isinstance(entry, dict) or entry.keys() != {"step", "proposal"}:

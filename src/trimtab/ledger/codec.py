@@ -89,8 +89,9 @@ def freeze(value: Any) -> Any:
         return value
     if isinstance(value, (tuple, list)):
         return [freeze(item) for item in cast("list[Any]", value)]
-    if is_dataclass(value):
-        return {field.name: freeze(getattr(value, field.name)) for field in fields(value)}
+    names = _names(cast("type[Any]", type(value)))
+    if names is not None:
+        return {name: freeze(getattr(value, name)) for name in names}
     raise LedgerError(
         "a value cannot be written to the ledger",
         received=type(value).__name__,
@@ -122,9 +123,18 @@ def _kinds() -> frozenset[str]:
     return frozenset(str(field.default) for record in Record.__args__ for field in fields(record) if field.name == "kind")
 
 
+@cache
+def _names(cls: type[Any]) -> tuple[str, ...] | None:
+    """Return the fields of a dataclass; None for any other class."""
+    return tuple(field.name for field in fields(cls)) if is_dataclass(cls) else None
+
+
 def _validated(tree: dict[str, Any]) -> Record:
     # As JSON text: strict checking then still makes tuples and dataclasses of arrays and objects.
-    return cast("Record", _adapter().validate_json(json.dumps(thaw(tree))))
+    text = json.dumps(tree)
+    if '"$float"' in text:  # elsewhere there is nothing to thaw
+        text = json.dumps(thaw(tree))
+    return cast("Record", _adapter().validate_json(text))
 
 
 def _require_kinds(value: Any, tree: Any, where: str) -> None:
@@ -132,11 +142,11 @@ def _require_kinds(value: Any, tree: Any, where: str) -> None:
     if isinstance(value, tuple):
         for index, (item, branch) in enumerate(zip(cast("tuple[Any, ...]", value), tree, strict=True)):
             _require_kinds(item, branch, f"{where}.{index}")
-    elif is_dataclass(value):
-        for field in fields(value):
-            if field.name in tree:
-                _require_kinds(getattr(value, field.name), tree[field.name], f"{where}.{field.name}")
-            elif field.name == "kind":
+    else:
+        for name in _names(cast("type[Any]", type(value))) or ():
+            if name in tree:
+                _require_kinds(getattr(value, name), tree[name], f"{where}.{name}")
+            elif name == "kind":
                 raise ValueError(f"{where}: kind is missing")
 
 

@@ -12,14 +12,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from trimtab.errors import LedgerDamaged, LedgerError
 from trimtab.ledger.line import GENESIS, write_line
-from trimtab.ledger.reading import iter_ledger
+from trimtab.ledger.reading import iter_ledger, may_share
 from trimtab.ledger.record import DURABLE, Record
+
+_LOCK_ATTEMPTS: Final = 50
+_LOCK_PAUSE_SECONDS: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,17 +192,36 @@ class Journal:
 
 def _lock(path: Path, descriptor: int) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise LedgerError(
-            "another process writes to the ledger",
-            received=str(path),
-            next_step="end that run, or choose another run directory",
-        ) from error
+        is_ours = _take_lock(descriptor)
     except OSError as error:
         raise LedgerError(
             "the ledger cannot be locked", received=f"{path}: {error.strerror}", next_step="use a file system with file locks"
         ) from error
+    if not is_ours:
+        raise LedgerError(
+            "another process writes to the ledger",
+            received=str(path),
+            next_step="end that run, or choose another run directory",
+        )
+
+
+def _take_lock(descriptor: int) -> bool:
+    """Lock the file; False if another writer has it.
+
+    Who asks whether the ledger is being written (`reading.is_being_written`) shares the lock for a moment. That is no
+    writer: a shared lock is given beside theirs, and refused beside a writer's.
+    """
+    pause = threading.Event()
+    for _ in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not may_share(descriptor):
+                return False
+            pause.wait(_LOCK_PAUSE_SECONDS)
+        else:
+            return True
+    return False
 
 
 def _sync_directory(directory: Path) -> None:

@@ -19,6 +19,10 @@ from trimtab.ledger.record import Record, RunStarted
 
 GENESIS: Final = "0" * 64
 
+_OPENING: Final = b'{"hash":"'
+_CLOSING: Final = b'",'
+_BODY: Final = slice(len(_OPENING) + 64 + len(_CLOSING), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -48,8 +52,10 @@ def write_line(sequence: int, time_seconds: float, previous: str, record: Record
     if (sequence == 0) != isinstance(record, RunStarted):
         raise LedgerError("a ledger begins with run_started, once", received=f"{record.kind} as record {sequence}")
     body = {"seq": sequence, "time": float(time_seconds), "prev": previous, "record": encode(record)}
-    hash_ = _hash(body)
-    return (canonical({**body, "hash": hash_}) + "\n").encode("ascii"), hash_
+    text = canonical(body).encode("ascii")
+    hash_ = sha256(text).hexdigest()
+    # "hash" is the first key in order, so the canonical line is the text with the hash before it.
+    return _OPENING + hash_.encode("ascii") + _CLOSING + text[1:] + b"\n", hash_
 
 
 def read_line(line: bytes, sequence: int, previous: str, where: str) -> Entry:
@@ -94,13 +100,10 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
     tree = cast("dict[str, Any]", parsed)
     if set(tree) != {"seq", "time", "prev", "record", "hash"}:
         raise _damaged(where, "a line has other keys", ", ".join(sorted(tree)), "hash, prev, record, seq, time")
-    if _hash({key: value for key, value in tree.items() if key != "hash"}) != tree["hash"]:
+    # The line is canonical, so its bytes without the hash are the canonical text of what was hashed.
+    if sha256(b"{" + line[_BODY]).hexdigest() != tree["hash"]:
         raise _damaged(where, "a line does not match its hash", str(tree["hash"]), "the hash of its content")
     return tree
-
-
-def _hash(body: dict[str, Any]) -> str:
-    return sha256(canonical(body).encode("ascii")).hexdigest()
 
 
 def _damaged(where: str, what: str, received: str, allowed: str) -> LedgerDamaged:

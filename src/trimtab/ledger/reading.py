@@ -6,13 +6,15 @@ is left alone and counted. Damage anywhere else is refused, never skipped.
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from trimtab.errors import LedgerError
 from trimtab.ledger.line import GENESIS, Entry, read_line
 
-__all__ = ["Entry", "LedgerReading", "iter_ledger", "read_ledger"]
+__all__ = ["Entry", "LedgerReading", "is_being_written", "iter_ledger", "may_share", "read_ledger"]
 
 
 class LedgerReading:
@@ -45,9 +47,7 @@ class LedgerReading:
                     previous = entry.hash
                     yield entry
         except OSError as error:
-            raise LedgerError(
-                "the ledger cannot be read", received=f"{self._path}: {error.strerror}", next_step="check the path"
-            ) from error
+            raise _unreadable(self._path, error) from error
 
 
 def iter_ledger(path: Path) -> LedgerReading:
@@ -68,3 +68,42 @@ def read_ledger(path: Path) -> tuple[Entry, ...]:
         LedgerError: The file cannot be read; check the path.
     """
     return tuple(iter_ledger(path))
+
+
+def is_being_written(path: Path) -> bool:
+    """Return whether a writer has the ledger open now, on this machine or on one that shares its file locks.
+
+    The system takes the lock from a writer that is killed, so this tells a run that goes on from one that was cut off. Ask
+    before reading: a run that ends in between is then found ended. A writer is not disturbed, nor is one that begins.
+
+    Raises:
+        LedgerError: The file cannot be read; check the path.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        return not may_share(descriptor)
+    except OSError:  # no file can be locked there, and without a lock no writer begins
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def may_share(descriptor: int) -> bool:
+    """Return whether no writer holds the lock of an open ledger; it is shared for that moment and released at once.
+
+    Raises:
+        OSError: The file cannot be locked.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True
+
+
+def _unreadable(path: Path, error: OSError) -> LedgerError:
+    return LedgerError("the ledger cannot be read", received=f"{path}: {error.strerror}", next_step="check the path")

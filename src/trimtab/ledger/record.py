@@ -15,6 +15,7 @@ from trimtab.decision.action import Action
 from trimtab.decision.briefing import Briefing
 from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Expectation, Proposal
+from trimtab.decision.schedule import Schedule
 from trimtab.diagnosis.base import Symptom
 from trimtab.verification.verdict import Rejection, Source
 
@@ -23,7 +24,7 @@ SCHEMA: Final = "trimtab/ledger/1"
 SUPERSEDED: Final = "superseded"  # the problem of a question that the reflex ended: no fault of the manager
 
 Answerer = Literal["manager", "rules"]
-Isolation = Literal["process", "thread", "outside"]
+Isolation = Literal["process", "thread", "outside", "nowhere"]  # nowhere: there is nobody to ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class RunStarted:
         can_skip: Whether the loader can skip batches.
         notes: What is limited in this run, such as a data position that cannot be restored.
         versions: Pairs of package and version.
+        schedule: The plan that the run follows; None if it follows none.
     """
 
     step: int
@@ -57,15 +59,67 @@ class RunStarted:
     can_skip: bool
     notes: tuple[str, ...]
     versions: tuple[tuple[str, str], ...]
+    schedule: Schedule | None = None
     kind: Literal["run_started"] = "run_started"
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Whose course a run follows, if it repeats that of another.
+
+    Args:
+        kind: ``replay``: every answer is that of the other run's ledger. ``branch``: all but that to ``decision``.
+        run: Name of the other run.
+        head: Hash of the newest line of its ledger.
+        decision: Number of the question that is answered differently, or would be in the treated branch; 0 for none.
+        change: What is answered instead, in words; empty for nothing.
+        seed: Seed of the random numbers from the answer to ``decision`` on; 0 for those of the other run.
+    """
+
+    kind: Literal["replay", "branch"]
+    run: str
+    head: str
+    decision: int = 0
+    change: str = ""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunResumed:
+    """Another process goes on with the run from a saved state.
+
+    What was recorded after ``after`` and before this record belongs to a course that is left: the steps behind the
+    saved state are made again. Answers that were recorded there are used again, not asked for.
+
+    Args:
+        step: Step of the state.
+        checkpoint: The state; None for the beginning.
+        after: Sequence number of the newest record that still counts.
+        versions: Pairs of package and version.
+        origin: Whose course the run follows from here; None for its own.
+    """
+
+    step: int
+    checkpoint: str | None
+    after: int
+    versions: tuple[tuple[str, str], ...]
+    origin: Origin | None = None
+    kind: Literal["run_resumed"] = "run_resumed"
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointSaved:
-    """A state was saved completely after ``step`` and can be rolled back to."""
+    """A state was saved completely after ``step`` and can be rolled back to.
+
+    Args:
+        step: The step.
+        checkpoint: Its id.
+        state_hash: SHA-256 over all that a step depends on: two states with the same hash are the same, bit for bit.
+    """
 
     step: int
     checkpoint: str
+    state_hash: str = ""
     kind: Literal["checkpoint_saved"] = "checkpoint_saved"
 
 
@@ -175,7 +229,7 @@ class AnswerDropped:
 
 @dataclass(frozen=True, slots=True)
 class VerdictGiven:
-    """The verifier judged an action; ``question`` is 0 for the reflex."""
+    """The verifier judged an action; ``question`` is 0 for the reflex and the schedule."""
 
     step: int
     question: int
@@ -193,12 +247,12 @@ class ActionIntended:
     Args:
         step: Step after which it is carried out.
         intervention: Its number, from 1.
-        source: A manager or the reflex.
+        source: A manager, the reflex, or the schedule.
         action: What is to be done.
         recipe: The recipe to be in force afterwards.
         symptoms: Names of the symptoms it answers.
         reason: Why it was proposed.
-        expectation: What is expected of it; None for the reflex.
+        expectation: What is expected of it; None for the reflex and the schedule.
         then_skip_batches: Batches the reflex will skip next, 0 for none.
     """
 
@@ -299,6 +353,7 @@ class RunEnded:
 
 Record = (
     RunStarted
+    | RunResumed
     | CheckpointSaved
     | CheckpointDeleted
     | EvaluationRecorded
@@ -318,4 +373,4 @@ Record = (
 )
 
 # On disk before the run goes on: what was intended, and what became of it.
-DURABLE: Final = (RunStarted, CheckpointSaved, ActionIntended, ActionApplied, ActionFailed, RunEnded)
+DURABLE: Final = (RunStarted, RunResumed, CheckpointSaved, ActionIntended, ActionApplied, ActionFailed, RunEnded)

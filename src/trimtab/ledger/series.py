@@ -1,7 +1,7 @@
 """The series: the curves of a run, beside its ledger.
 
-Nothing but reports depends on it. Its size is bounded: when it is full, every second row of its older
-half is given up, so that the far past is kept in ever coarser steps.
+Nothing but reports depends on it. Its size is bounded: when it is full, its newest rows stay, and of
+all before them those that lie evenly apart, in ever coarser steps.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from trimtab.errors import LedgerDamaged, UsageError
 from trimtab.ledger.codec import canonical, freeze, thaw
 
 BUFFERED_ROWS: Final = 64
+_OPENING: Final = b'{"n":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +43,24 @@ class SeriesFile:
     Args:
         path: The file; its folder has to be there.
         max_points: Most rows it holds on disk after a flush, >= 4.
+        max_bytes: About how many bytes it holds on disk at most, beside a few rows: thinning rewrites them all in one step.
 
     Raises:
         UsageError: Allow at least 4 rows.
         OSError: The file cannot be read or written.
     """
 
-    def __init__(self, path: Path, max_points: int = 20_000) -> None:
+    def __init__(self, path: Path, max_points: int = 20_000, max_bytes: int = 8_000_000) -> None:
         if max_points < 4:
             raise UsageError("a series this short cannot be thinned", received=max_points, allowed="max_points >= 4")
         self._path = path
         self._max_points = max_points
+        self._max_bytes = max_bytes
         self._buffer: list[bytes] = []
         lines, torn = _lines(path)
         self._num_rows = len(lines)
         self._size = sum(map(len, lines))
-        if torn or self._num_rows > max_points:
+        if torn or self._is_full(self._num_rows, self._size):
             self._rewrite(lines)
 
     def append(self, sequence: int, step: int, values: Mapping[str, float]) -> None:
@@ -91,13 +94,28 @@ class SeriesFile:
                 raise OSError(f"wrote {written} of {len(data)} bytes to {self._path}")
             self._size = min(end, self._size) + written
         self._num_rows += len(rows)
-        if self._num_rows > self._max_points:
+        if self._is_full(self._num_rows, self._size):
             self._rewrite(_lines(self._path)[0])
 
+    def rewind(self, sequence: int) -> None:
+        """Give up every row after ``sequence``: another process goes on from there.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        self.flush()
+        kept = [line for line in _lines(self._path)[0] if _sequence(line) <= sequence]
+        if len(kept) < self._num_rows:
+            self._rewrite(kept)
+
+    def _is_full(self, num_rows: int, size: int) -> bool:
+        return num_rows > self._max_points or (size > self._max_bytes and num_rows > 4)
+
     def _rewrite(self, lines: list[bytes]) -> None:
-        while len(lines) > self._max_points:
-            middle = len(lines) // 2
-            lines = lines[:middle:2] + lines[middle:]
+        size = sum(map(len, lines))
+        most = min(self._max_points, max(4, len(lines) * self._max_bytes // size)) if size else self._max_points
+        if len(lines) > most:
+            lines = _thinned(lines, most)
         temporary = self._path.with_name(self._path.name + ".tmp")
         with temporary.open("wb") as file:
             file.writelines(lines)
@@ -106,6 +124,29 @@ class SeriesFile:
         temporary.replace(self._path)
         self._num_rows = len(lines)
         self._size = sum(map(len, lines))
+
+
+def _thinned(lines: list[bytes], most: int) -> list[bytes]:
+    """Return the newest rows, and of all before them those that lie evenly apart.
+
+    Counted by their sequence numbers, not by their places: every second row over and over would leave nothing of the far
+    past but its first row.
+    """
+    older, newer = lines[: -(most // 2)], lines[-(most // 2) :]
+    first, last = _sequence(older[0]), _sequence(newer[-1])
+    stride = 1
+    while len(older) > max(1, most // 4):
+        stride *= 2
+        is_told_apart = stride <= last - first
+        older = [line for line in older if (_sequence(line) - first) % stride == 0] if is_told_apart else older[::2]
+    return older + newer
+
+
+def _sequence(line: bytes) -> int:
+    try:
+        return int(line[len(_OPENING) : line.index(b",")])
+    except ValueError:  # a malformed row: whoever reads the series is told of it
+        return 0
 
 
 @lru_cache(maxsize=64)

@@ -95,13 +95,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One question to the manager, or one act of the reflex, from its cause to its outcome.
+    """One question to the manager, or one act of the reflex or the schedule, from its cause to its outcome.
 
     Args:
         number: From 1, in the order they began.
         source: Who decided.
-        question: Number of the question; None for the reflex.
-        step: Step after which it was asked, or after which the reflex acted.
+        question: Number of the question; None for the reflex and the schedule.
+        step: Step after which it was asked, or after which they acted.
         symptoms: What had been found then, with evidence.
         proposal: What was proposed; None while no answer came.
         consultation: What asking a language model took, also without an answer, and the most it can have taken where it

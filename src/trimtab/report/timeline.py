@@ -128,28 +128,30 @@ class _Book:
         judged = Judged(record.step, describe(record.action), record.accepted, record.reasons)
         self._num_rejections += not record.accepted
         place = self._by_question.get(record.question)
-        if record.source == "reflex" or place is None:
-            place = self._reflex_act(record)
+        if record.source != "manager" or place is None:
+            place = self._act(record)
         verdicts = (*self._decisions[place].verdicts, judged)
         self._judged = place
         if not record.accepted:
             self._update(place, verdicts=verdicts, ending="rejected", detail="; ".join(r.detail for r in record.reasons))
         elif isinstance(record.action, NoAction):
             self._update(place, verdicts=verdicts, ending="no_action", detail=self._reason(place))
-        elif record.source == "manager" and self._is_shadow:
+        elif record.source != "reflex" and self._is_shadow:
             self._update(place, verdicts=verdicts, ending="shadow", detail="")
         else:
             self._update(place, verdicts=verdicts, ending="open", detail="")
 
-    def _reflex_act(self, record: VerdictGiven) -> int:
-        """Return the act a verdict on the reflex belongs to: the one whose last choice was rejected, or a new one."""
-        place = self._reflex
+    def _act(self, record: VerdictGiven) -> int:
+        """Return what a verdict on no manager belongs to: the reflex's act whose last choice was rejected, or a new one."""
+        is_reflex = record.source == "reflex"
+        place = self._reflex if is_reflex else None
         if place is None or self._decisions[place].step != record.step:
             place = len(self._decisions)
             found = tuple(s for s in self._symptoms.values() if s.step == record.step and s.severity == "critical")
-            self._begin(Decision(0, record.source, None, record.step, found))
+            self._begin(Decision(0, record.source, None, record.step, found if is_reflex else ()))
         self._update(place, proposal=_unexplained(record.action))
-        self._reflex = None if record.accepted else place
+        if is_reflex:
+            self._reflex = None if record.accepted else place
         return place
 
     def _enter_action(self, record: Record, before: State | None) -> None:
@@ -174,7 +176,7 @@ class _Book:
     def _intend(self, place: int, record: ActionIntended) -> None:
         decision = self._decisions[place]
         self._update(place, intervention=record.intervention)
-        if decision.source == "reflex":
+        if decision.source != "manager":
             proposed = Proposed(record.action.kind, describe(record.action), record.reason, None, None)
             known = tuple(self._symptoms[name] for name in record.symptoms if name in self._symptoms)
             self._update(place, proposal=proposed, symptoms=known)

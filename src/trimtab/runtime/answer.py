@@ -98,6 +98,15 @@ class Withdrawing(Protocol):
         ...
 
 
+@runtime_checkable
+class Recalling(Protocol):
+    """A client whose manager may want to know what was asked before the run was resumed."""
+
+    def recall(self, step: int, briefing: Briefing) -> None:
+        """Tell the manager, before the next question, of one that was answered from the record; never blocks."""
+        ...
+
+
 def wait_by_polling(
     client: ManagerClient, is_open: Callable[[], bool], seconds: float, clock: Clock, sleep: Callable[[float], None]
 ) -> Answer | Failure | None:

@@ -16,7 +16,7 @@ from trimtab.decision.json_text import excerpt, read_json
 from trimtab.decision.proposal import MAX_TEXT
 from trimtab.errors import ReplyError, TrimtabError
 from trimtab.ledger.record import ManagerAsked
-from trimtab.runtime.answer import Answer, Failure, ManagerClient, Withdrawing, told, wait_by_polling
+from trimtab.runtime.answer import Answer, Failure, ManagerClient, Recalling, Withdrawing, told, wait_by_polling
 from trimtab.runtime.clock import Clock
 from trimtab.runtime.exchange import Exchange
 from trimtab.runtime.exchange_form import OpenQuestion, name_of, split_name
@@ -84,6 +84,11 @@ class ApprovingClient:
         self._clock = clock
         self._sleep = sleep
         self._open: _Open | None = None
+
+    def recall(self, step: int, briefing: Briefing) -> None:
+        """Tell the manager of a question that was answered from the record."""
+        if isinstance(self._inner, Recalling):
+            self._inner.recall(step, briefing)
 
     def ask(self, step: int, briefing: Briefing) -> None:
         """Ask the manager."""

@@ -216,22 +216,41 @@ class Account:
         """Create the file or look whether it is an account. After this it is never created again: it would be empty."""
         with _access(self._path, "rwc", self._busy_seconds) as database:
             database.execute("BEGIN IMMEDIATE")
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                database.execute(_CREATE)
-                database.execute(f"PRAGMA user_version = {_SCHEMA}")
-            elif version != _SCHEMA:
-                raise SpendingError(
-                    "the account of spending was written by another version",
-                    received=f"{self._path}: schema {version}",
-                    allowed=f"schema {_SCHEMA}",
-                    next_step="install the version of trimtab that wrote it, or a newer one",
-                )
+            _create_or_check(database, self._path)
             (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise _unusable(self._path, str(found))
             _sums(database)
             database.execute("COMMIT")
+
+
+def carry_over(path: Path, known: Spent) -> None:
+    """Let an account hold at least what is known to have been spent: its file may have been lost between two processes.
+
+    Args:
+        path: The account; created if it is not there.
+        known: What the run's record says was spent.
+
+    Raises:
+        SpendingError: It cannot be written, or is no account.
+    """
+    with _access(path, "rwc", BUSY_SECONDS) as database:
+        database.execute("BEGIN IMMEDIATE")
+        _create_or_check(database, path)
+        spent = _sums(database).spent
+        calls = max(0, known.calls - spent.calls)
+        read = max(0, known.input_tokens - spent.input_tokens)
+        written = max(0, known.output_tokens - spent.output_tokens)
+        usd = None if known.usd is None else max(0.0, known.usd - (spent.usd or 0.0))
+        for number in range(max(calls, 1) if read or written or calls else 0):
+            # All of it stands with the first of the missing calls; which of them took what is not known here.
+            row = (read, written, None if usd is None else _micro(usd, ROUND_CEILING)) if number == 0 else (0, 0, 0)
+            database.execute(
+                "INSERT INTO calls (asked_input, asked_output, input_tokens, output_tokens, micro_usd, settled)"
+                " VALUES (?, ?, ?, ?, ?, 1)",
+                (row[0], row[1], *row),
+            )
+        database.execute("COMMIT")
 
 
 def read_spent(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> Spent:
@@ -270,6 +289,20 @@ def _sums(database: sqlite3.Connection) -> _Sums:
     usd = None if unpriced else micro_usd / _MICRO
     spent = Spent(calls, read, written, usd, unsettled, overruns)
     return _Sums(spent, micro_usd, (unpriced_read, unpriced_written), max(over_in, 0), max(over_out, 0))
+
+
+def _create_or_check(database: sqlite3.Connection, path: Path) -> None:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        database.execute(_CREATE)
+        database.execute(f"PRAGMA user_version = {_SCHEMA}")
+    elif version != _SCHEMA:
+        raise SpendingError(
+            "the account of spending was written by another version",
+            received=f"{path}: schema {version}",
+            allowed=f"schema {_SCHEMA}",
+            next_step="install the version of trimtab that wrote it, or a newer one",
+        )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab.actuation.binding import Binding, StateStore
-from trimtab.actuation.enact import enact
+from trimtab.actuation.enact import enact, write_recipe
 from trimtab.controller.effect import Append, Ask, DeleteCheckpoint, Effect, Enact
 from trimtab.controller.event import (
     CheckpointWritten,
@@ -26,6 +26,7 @@ from trimtab.controller.event import (
     ProblemFound,
     ReadBackTaken,
     RunBegan,
+    RunWentOn,
 )
 from trimtab.controller.state import State
 from trimtab.controller.step import step as control
@@ -38,6 +39,8 @@ from trimtab.ledger.record import ManagerFailed, ProposalReceived
 from trimtab.runtime.announce import Announcer
 from trimtab.runtime.answer import ManagerClient, Withdrawing
 from trimtab.runtime.clock import Clock
+from trimtab.runtime.past import Past
+from trimtab.runtime.tracking import Tracking
 from trimtab.telemetry.telemetry import Telemetry
 from trimtab.verification.verdict import VerifiedAction
 
@@ -73,6 +76,7 @@ class Engine:
         clock: Time, for the record.
         on_rewind: Called after the state went back to a checkpoint.
         look_around: Returns pairs of a problem and its detail: what the integration sees going wrong around the run.
+        tracking: Tells the run's own tracker what is in the ledger.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Engine:
         clock: Clock,
         on_rewind: Callable[[], None],
         look_around: Callable[[], Iterable[tuple[str, str]]] = tuple,
+        tracking: Tracking | None = None,
     ) -> None:
         self._journal = journal
         self._bindings = bindings
@@ -97,11 +102,45 @@ class Engine:
         self._look_around = look_around
         self._rates_out: dict[str, _Position] = {}
         self._announcer = Announcer()
+        self._tracking = tracking or Tracking()
         self._state: State | None = None
         self._unproved: _Unproved | None = None
         self._waiting: deque[Event] = deque()
         self._is_busy = False
         self.checkpoint_due = False
+        self.on_restored: Callable[[int], None] = lambda _: None
+
+    def go_on(self, past: Past) -> Mapping[str, Any]:
+        """Restore the state that the run goes on from, and record that it does.
+
+        Returns:
+            What the supervisor kept beside that state; empty if the run begins anew.
+
+        Raises:
+            CheckpointError: The training objects are not those of the run; nothing was changed.
+            ActuationError: A control of the recipe then in force cannot be written.
+            LedgerError: It cannot be recorded.
+        """
+        extra: Mapping[str, Any] = {}
+        if past.resumed.checkpoint is not None:
+            extra = self._store.restore(past.resumed.checkpoint)
+            self._telemetry.load_state(extra["telemetry"], None)
+            write_recipe(past.state.recipe, self._bindings, after_restore=True)
+            self._load_watch(extra["watch"])
+        self.dispatch(RunWentOn(past.resumed, past.state, past.lost))
+        known = {checkpoint.id for checkpoint in self.state.checkpoints}
+        for id in self._store.ids():
+            if id not in known:  # of the course that is left: its name will be wanted again
+                self._delete(past.resumed.step, id)
+        return extra.get("supervisor", {})
+
+    def hashes(self) -> Mapping[str, str]:
+        """Return a hash of each part of the present state."""
+        return self._store.hashes()
+
+    def reseed(self, seed: int) -> None:
+        """Let random numbers go on from another seed."""
+        self._store.reseed(seed)
 
     @property
     def state(self) -> State:
@@ -126,8 +165,13 @@ class Engine:
             self._is_busy = False
             self._waiting.clear()
 
-    def save_checkpoint(self, step: int) -> str | None:
-        """Save the state after ``step`` if it is healthy; return the checkpoint's id."""
+    def save_checkpoint(self, step: int, supervisor: Mapping[str, Any]) -> str | None:
+        """Save the state after ``step`` if it is healthy; return the checkpoint's id.
+
+        Args:
+            step: The step.
+            supervisor: What the supervisor keeps beside it, JSON-ready.
+        """
         self.checkpoint_due = False
         if not self._store.is_healthy():
             self.dispatch(ProblemFound(step, "no checkpoint", "weights or optimizer state are not finite"))
@@ -136,14 +180,34 @@ class Engine:
         # The checkpoint names the head of the ledger, so that head has to be on disk before it.
         self._journal.sync()
         head = self._journal.head
-        extra = {"step": step, "telemetry": self._telemetry.state(), "ledger_head": [head.sequence, head.hash]}
+        extra = {
+            "step": step,
+            "ledger_head": [head.sequence, head.hash],
+            "telemetry": self._telemetry.state(),
+            "watch": self._watch(),
+            "supervisor": dict(supervisor),
+        }
         try:
-            self._store.save(id, extra)
+            state_hash = self._store.save(id, extra)
         except (CheckpointError, OSError) as error:
             self.dispatch(ProblemFound(step, "no checkpoint", str(error)[:500]))
             return None
-        self.dispatch(CheckpointWritten(step, id))
+        self.dispatch(CheckpointWritten(step, id, state_hash))
         return id
+
+    def _watch(self) -> dict[str, Any]:
+        """Return what is watched but not in the ledger yet, JSON-ready."""
+        unproved = self._unproved
+        return {
+            "unproved": None if unproved is None else [unproved.intervention, unproved.applied_step, list(unproved.controls)],
+            "rates_out": {name: [position.observed, position.said] for name, position in self._rates_out.items()},
+        }
+
+    def _load_watch(self, saved: Mapping[str, Any]) -> None:
+        if saved["unproved"] is not None:
+            intervention, applied_step, controls = saved["unproved"]
+            self._unproved = _Unproved(intervention, applied_step, tuple(controls))
+        self._rates_out = {name: _Position(observed, said) for name, (observed, said) in saved["rates_out"].items()}
 
     def surroundings(self) -> tuple[tuple[str, str], ...]:
         """Return pairs of a problem and its detail: what goes wrong around the run."""
@@ -195,7 +259,7 @@ class Engine:
             self.dispatch(ProblemFound(step, "a change was not seen in effect", detail))
 
     def _respond(self, event: Event) -> None:
-        at = event.record.step if isinstance(event, RunBegan) else event.step
+        at = event.record.step if isinstance(event, (RunBegan, RunWentOn)) else event.step
         self._state, effects = control(self._state, event)
         for effect in effects:
             self._carry_out(at, effect)
@@ -205,6 +269,7 @@ class Engine:
             case Append():
                 self._journal.append(effect.record, self._clock.wall_seconds())
                 self._announcer.tell(effect.record)
+                self._tracking.tell(effect.record, self.state.recipe)
                 if self._withdrawing is not None and isinstance(effect.record, (ProposalReceived, ManagerFailed)):
                     self._withdrawing.withdraw(effect.record.question)  # the reflex or the steps may have closed it
             case Ask():
@@ -226,7 +291,7 @@ class Engine:
             unusable = checkpoint if outcome.checkpoint_is_unusable else None
             self.dispatch(EnactmentFailed(at, outcome.recipe, outcome.problem, restored, unusable))
             return
-        if verified.source == "manager" and outcome.recipe != self._recipe_behind(checkpoint, before):
+        if verified.source != "reflex" and outcome.recipe != self._recipe_behind(checkpoint, before):
             # Another recipe has another level of loss: what was normal before says nothing now. Not so
             # after the reflex: a lower rate is no reason for a higher loss, and a loss that is still high
             # after its rollback must be found again, or a bad checkpoint would become the new normal.
@@ -245,6 +310,7 @@ class Engine:
         """Take the telemetry back with the state, and add the evaluation made on that very state."""
         self._telemetry.load_state(extra["telemetry"], at)
         self._on_rewind()
+        self.on_restored(at)
         saved = self.state.standing(0).checkpoint(checkpoint or "")
         if saved is not None and saved.objective is not None:
             self._telemetry.observe(saved.step, {self.state.envelope.objective.signal: saved.objective}, "evaluation")

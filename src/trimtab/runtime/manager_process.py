@@ -27,7 +27,7 @@ from trimtab.ledger.codec import canonical, encode
 from trimtab.ledger.record import ManagerAsked
 from trimtab.runtime.answer import Answer, Failure
 from trimtab.runtime.clock import Clock
-from trimtab.runtime.manager_spec import ManagerSpec
+from trimtab.runtime.manager_spec import REMEMBER, REMEMBERING, ManagerSpec
 from trimtab.runtime.worker_setup import WorkerSetup
 
 MAX_STARTS: Final = 5
@@ -71,12 +71,20 @@ class ManagerProcess:
         self._failure: Failure | None = None
         self._consultation: Consultation | None = None
         self._num_aside = 0
+        self._can_remember = spec.kind in REMEMBERING
         self._start()
 
     @property
     def pid(self) -> int | None:
         """Process id of the running manager, or None."""
         return None if self._process is None else self._process.pid
+
+    def recall(self, step: int, briefing: Briefing) -> None:
+        """Send a question that was answered from the record, for a manager that goes by what it was asked."""
+        if self._can_remember and self._process is not None:
+            line = canonical(encode(ManagerAsked(step, briefing.question, briefing)))
+            self._outgoing += f"{REMEMBER}{line}\n".encode()
+            self._send()
 
     def ask(self, step: int, briefing: Briefing) -> None:
         """Send a question without waiting for it to be taken."""

@@ -14,6 +14,7 @@ from trimtab.decision.manager import Manager
 from trimtab.decision.no_action import NoActionManager
 from trimtab.decision.random import RandomManager
 from trimtab.decision.rules.manager import RulesManager
+from trimtab.decision.schedule_file import load_schedule
 from trimtab.decision.scripted import ScriptedManager
 from trimtab.errors import UsageError, nearest
 from trimtab.runtime import language_model
@@ -23,6 +24,7 @@ KINDS: Final = (
     "rules",
     "random",
     "scripted",
+    "schedule",
     "no_action",
     "python",
     *language_model.KINDS,
@@ -30,9 +32,11 @@ KINDS: Final = (
     "human",
 )
 _FORMS: Final = (
-    "rules, no_action, random, random:SEED, scripted:FILE, python:MODULE:CLASS, openai:MODEL, anthropic:MODEL, google:MODEL, "
-    "http://HOST:PORT/v1, local:PATH or local:PACKAGE, external, human:MANAGER, or an object with propose()"
+    "rules, no_action, random, random:SEED, scripted:FILE, schedule:FILE, python:MODULE:CLASS, openai:MODEL, anthropic:MODEL, "
+    "google:MODEL, http://HOST:PORT/v1, local:PATH or local:PACKAGE, external, human:MANAGER, or an object with propose()"
 )
+REMEMBERING: Final = ("scripted", "python")  # whose answers may depend on what they were asked before
+REMEMBER: Final = "+"  # before a question that a manager's process shall only take note of
 _BARE: Final = ("rules", "no_action", "external")
 _SERVER: Final = re.compile(r"(localhost|[\w-]+(\.[\w-]+)+)(:\d+)(/\S*)?|localhost(/\S*)?|[\w-]+:\d+/\S*")
 _MODELS: Final = (
@@ -40,7 +44,7 @@ _MODELS: Final = (
     ("anthropic", re.compile(r"claude-")),
     ("google", re.compile(r"gemini-")),
 )
-_NOT_INSIDE_HUMAN: Final = ("external", "human")
+_NOT_INSIDE_HUMAN: Final = ("external", "human", "schedule")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class ManagerSpec:
         if kind == "human" and not argument:
             example = "say who proposes what a person approves, for example human:rules"
             raise UsageError("the manager human needs an argument", received=text, allowed="human:MANAGER", next_step=example)
-        if kind in ("scripted", "python") and not argument:
+        if kind in ("scripted", "schedule", "python") and not argument:
             raise UsageError(f"the manager {kind} needs an argument", received=text, allowed=_FORMS)
         if kind == "python" and not all(argument.partition(":")):
             raise UsageError("the manager's class is missing", received=text, allowed="python:MODULE:CLASS")
@@ -111,6 +115,8 @@ class ManagerSpec:
             inner.check(settings)
         elif self.kind in language_model.KINDS:
             language_model.check_language_model(self.kind, self.argument, settings)
+        elif self.kind == "schedule":
+            load_schedule(Path(self.argument))
         elif self.kind == "python":
             _check_module(self.argument)
         elif self.kind != "external":

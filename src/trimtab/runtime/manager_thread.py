@@ -7,11 +7,12 @@ process of its own instead.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 
 from trimtab.decision.briefing import Briefing
 from trimtab.decision.consultation import Consultation, Consulting
-from trimtab.decision.manager import Manager
+from trimtab.decision.manager import Manager, Remembering
 from trimtab.decision.wire import encode_proposal, proposal_from
 from trimtab.runtime.answer import Answer, Failure, problem_of, told
 from trimtab.runtime.clock import Clock
@@ -36,6 +37,12 @@ class ManagerThread:
         self._question: int | None = None
         self._asked_seconds = 0.0
         self._consultation: Consultation | None = None
+        self._recalled: list[Briefing] = []
+
+    def recall(self, step: int, briefing: Briefing) -> None:
+        """Keep a question that was answered from the record until the manager is asked one."""
+        if isinstance(self._manager, Remembering):
+            self._recalled.append(briefing)
 
     def ask(self, step: int, briefing: Briefing) -> None:
         """Start answering; ``step`` is part of the briefing already."""
@@ -45,7 +52,8 @@ class ManagerThread:
             self._outcomes.put(Failure(briefing.question, "busy", "the manager still works on an earlier question"))
             return
         self._consultation = None
-        self._thread = threading.Thread(target=self._answer, args=(briefing,), name="trimtab-manager", daemon=True)
+        recalled, self._recalled = self._recalled, []
+        self._thread = threading.Thread(target=self._answer, args=(briefing, recalled), name="trimtab-manager", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:  # the system has no thread left to give
@@ -89,10 +97,13 @@ class ManagerThread:
         question, self._question = self._question, None
         return Failure(question, "late", f"no answer within {self._deadline_seconds:g} seconds", self._consultation)
 
-    def _answer(self, briefing: Briefing) -> None:
+    def _answer(self, briefing: Briefing, recalled: Sequence[Briefing]) -> None:
         if isinstance(self._manager, Consulting):
             self._manager.report_to(self._report)
         try:
+            if isinstance(self._manager, Remembering):
+                for earlier in recalled:
+                    self._manager.remember(earlier)
             # Through the wire form, so that an object's answer is checked like any other.
             proposal = proposal_from(encode_proposal(self._manager.propose(briefing)))
             seconds = self._age_seconds()

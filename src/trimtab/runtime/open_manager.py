@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.decision.manager import Manager
+from trimtab.decision.schedule import Schedule
+from trimtab.decision.schedule_file import load_schedule
 from trimtab.errors import UsageError
 from trimtab.ledger.record import Isolation
 from trimtab.runtime.answer import ManagerClient
@@ -14,14 +17,15 @@ from trimtab.runtime.clock import Clock
 from trimtab.runtime.manager_process import ManagerProcess
 from trimtab.runtime.manager_spec import ManagerSpec
 from trimtab.runtime.manager_thread import ManagerThread
+from trimtab.runtime.nobody import Nobody
 from trimtab.runtime.run_dir import RunDirectory
 from trimtab.runtime.worker_setup import WorkerSetup, envelope_hash
 
 _BREAKER_FAILURES = 3
 
 
-def read_manager(manager: str | Manager, settings: ManagerSettings) -> ManagerSpec | Manager:
-    """Read and check what a user gave as the manager.
+def read_manager(manager: str | Manager, settings: ManagerSettings, *, is_asked: bool = True) -> ManagerSpec | Manager:
+    """Read and check what a user gave as the manager; one that will not be asked needs no key.
 
     Raises:
         UsageError: Write one of the forms that the message lists, or set what it says is missing.
@@ -29,7 +33,8 @@ def read_manager(manager: str | Manager, settings: ManagerSettings) -> ManagerSp
     """
     if isinstance(manager, str):
         spec = ManagerSpec.parse(manager)
-        spec.check(settings)
+        if is_asked:
+            spec.check(settings)
         return spec
     if isinstance(manager, type) or not isinstance(manager, Manager):
         raise UsageError(
@@ -58,7 +63,19 @@ def isolation_of(manager: ManagerSpec | Manager) -> Isolation:
     """Return where the manager runs."""
     if not isinstance(manager, ManagerSpec):
         return "thread"
-    return "outside" if manager.kind == "external" else "process"
+    elsewhere: dict[str, Isolation] = {"external": "outside", "schedule": "nowhere"}
+    return elsewhere.get(manager.kind, "process")
+
+
+def schedule_of(manager: ManagerSpec | Manager) -> Schedule | None:
+    """Return the plan that takes the manager's place; None if somebody is asked.
+
+    Raises:
+        UsageError: Correct the schedule file at the lines that the message names.
+    """
+    if isinstance(manager, ManagerSpec) and manager.kind == "schedule":
+        return load_schedule(Path(manager.argument))
+    return None
 
 
 def open_manager(manager: ManagerSpec | Manager, envelope: Envelope, directory: RunDirectory, clock: Clock) -> ManagerClient:
@@ -66,6 +83,8 @@ def open_manager(manager: ManagerSpec | Manager, envelope: Envelope, directory: 
     deadline_seconds = envelope.deliberation.deadline_seconds
     if not isinstance(manager, ManagerSpec):
         return ManagerThread(manager, deadline_seconds, clock)
+    if manager.kind == "schedule":
+        return Nobody()
     if manager.kind == "external":
         from trimtab.runtime.exchange import Exchange
         from trimtab.runtime.external import ExternalClient

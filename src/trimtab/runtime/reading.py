@@ -35,6 +35,10 @@ class Reader(Protocol):
         """Return those of the values for ``step`` that are at hand; the others come with a later `take`."""
         ...
 
+    def drain(self) -> list[Reading]:
+        """Return all readings that are not complete yet, oldest first; waits for the device."""
+        ...
+
     def discard(self) -> None:
         """Forget values that are not complete yet: they belong to a course that was left."""
         ...

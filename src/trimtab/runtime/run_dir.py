@@ -16,6 +16,10 @@ CHECKPOINTS: Final = "checkpoints"
 MANAGER_LOG: Final = "manager.log"
 EXCHANGE: Final = "exchange"
 ACCOUNT: Final = "spending.sqlite"
+COMMAND: Final = "command.json"
+REPETITION: Final = "repetition.json"
+HASHES: Final = "hashes.jsonl"
+START: Final = "start.json"
 RUNS: Final = Path("runs")
 
 
@@ -60,6 +64,26 @@ class RunDirectory:
         """What a language model has spent."""
         return self.path / ACCOUNT
 
+    @property
+    def command(self) -> Path:
+        """How the run was started."""
+        return self.path / COMMAND
+
+    @property
+    def start(self) -> Path:
+        """The random numbers that the run began with."""
+        return self.path / START
+
+    @property
+    def repetition(self) -> Path:
+        """What the run repeats of another; only replays and branches have it."""
+        return self.path / REPETITION
+
+    @property
+    def hashes(self) -> Path:
+        """Hashes of the state step by step; only where they were asked for."""
+        return self.path / HASHES
+
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
@@ -76,7 +100,15 @@ class Leftovers:
     @classmethod
     def before(cls, directory: RunDirectory) -> Leftovers:
         """Look at what is there before the directory is created."""
-        inside = (directory.checkpoints, directory.ledger, directory.series, directory.envelope, directory.manager_log)
+        inside = (
+            directory.checkpoints,
+            directory.ledger,
+            directory.series,
+            directory.envelope,
+            directory.manager_log,
+            directory.command,
+            directory.start,
+        )
         own = (*reversed(directory.path.parents), directory.path, *inside)
         return cls(directory, tuple(path for path in own if not path.exists()))
 

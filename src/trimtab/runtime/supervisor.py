@@ -23,19 +23,23 @@ from trimtab.controller.event import (
     ProblemFound,
     RunBegan,
     RunClosed,
+    ScheduleReached,
     StepTaken,
     SymptomRaised,
 )
 from trimtab.controller.fallback import said_late
+from trimtab.controller.following import due_after
 from trimtab.controller.state import Phase, State
 from trimtab.controls.recipe import Recipe
 from trimtab.diagnosis.base import Symptom, View
 from trimtab.diagnosis.examine import EVALUATION_DETECTORS, STEP_DETECTORS, examine
-from trimtab.errors import UsageError
-from trimtab.ledger.record import RunStarted
+from trimtab.errors import LedgerDamaged, UsageError
+from trimtab.ledger.hashes import HashFile
+from trimtab.ledger.record import EvaluationRecorded, RunStarted
 from trimtab.ledger.series import SeriesFile
 from trimtab.runtime.answer import Answer, ManagerClient
 from trimtab.runtime.engine import Engine
+from trimtab.runtime.past import Past
 from trimtab.runtime.probe import Probes
 from trimtab.runtime.reading import Reader, Reading
 from trimtab.runtime.run_dir import RunDirectory
@@ -63,6 +67,12 @@ class Supervisor:
         directory: The run's directory.
         on_close: Called once when the run is closed.
         probes: Measure signals by themselves; what the training loop reports under the same name goes first.
+        past: What the run goes on from; None for one that begins.
+        hash_every_steps: Steps between hashes of the whole state; 0 for none.
+
+    Raises:
+        CheckpointError: The training objects are not those that the run goes on with.
+        TrimtabError: The run cannot be recorded.
     """
 
     def __init__(
@@ -76,6 +86,8 @@ class Supervisor:
         directory: RunDirectory,
         on_close: Callable[[], None],
         probes: Probes | None = None,
+        past: Past | None = None,
+        hash_every_steps: int = 0,
     ) -> None:
         self._engine = engine
         self._manager = manager
@@ -88,8 +100,8 @@ class Supervisor:
         self._probes = probes
         self._apart: deque[tuple[object, Mapping[str, object]]] = deque()
         self._num_lost = 0
-        self._num_rewinds = telemetry.num_rewinds
-        self._left_until_step = -1
+        self._num_rewinds: int = telemetry.num_rewinds
+        self._left_until_step: int = -1
         self._objective = started.envelope.objective
         self._roles = Roles(started.envelope.signals)
         self._step = 0
@@ -99,9 +111,19 @@ class Supervisor:
         self._noticed: dict[str, set[str]] = {}
         self._is_held = False
         self._is_closed = False
-        engine.dispatch(RunBegan(started))
-        # Something to go back to before the first evaluation; at this point of the loop only once.
-        self._checkpoint = engine.save_checkpoint(0)
+        self._hash_file = HashFile(directory.hashes)
+        self._hash_every = hash_every_steps
+        self._recorded_evaluation: EvaluationRecorded | None = None
+        self._is_evaluation_owed = False
+        self._checkpoint: str | None = None
+        if past is None:
+            engine.dispatch(RunBegan(started))
+        else:
+            self._go_on(past)
+        if self._checkpoint is None:
+            self._follow_schedule()
+            # Something to go back to before the first evaluation; at this point of the loop only once.
+            self._checkpoint = self._save()
 
     @property
     def run_directory(self) -> RunDirectory:
@@ -119,8 +141,13 @@ class Supervisor:
         return self._engine.state.recipe
 
     @property
+    def num_steps(self) -> int:
+        """Optimizer steps made so far, those before a resume included: where the loop goes on from."""
+        return self._step
+
+    @property
     def evaluation_due(self) -> bool:
-        """Whether the loop should evaluate now and report it with `evaluated`."""
+        """Whether the loop should evaluate now and report it with `evaluated`; true also right after some resumes."""
         return self._step > 0 and self._step % self._every == 0 and self._evaluated_step != self._step
 
     @property
@@ -143,6 +170,8 @@ class Supervisor:
             **signals: Measured values by name: numbers, or tensors with one element. ``loss`` and
                 ``grad_norm`` are watched by the reflex.
         """
+        if self._is_evaluation_owed:
+            self._catch_up()
         self._step += 1
         if self._is_held or self._is_closed:
             return
@@ -198,6 +227,7 @@ class Supervisor:
         for end in (
             self._close_sources,
             self._series.flush,
+            self._hash_file.flush,
             lambda: self._engine.dispatch(ended),
             self._on_close,
         ):
@@ -211,6 +241,46 @@ class Supervisor:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close("finished" if kind is None else f"the training loop raised {kind.__name__}")
+
+    def _go_on(self, past: Past) -> None:
+        kept = self._engine.go_on(past)
+        self._step = past.resumed.step
+        self._event = int(kept.get("event", 0))
+        self._left_until_step = int(kept.get("left_until_step", -1))
+        self._checkpoint = past.resumed.checkpoint
+        for problem, detail in past.problems:
+            self._noticed.setdefault(problem, set()).add(detail)
+        for file, place in ((self._series, self._event), (self._hash_file, self._step)):
+            try:
+                file.rewind(place)
+            except (OSError, LedgerDamaged) as error:
+                self._notice("what was measured behind the resumed state cannot be given up", str(error))
+        if self._checkpoint is not None:
+            self._hash_if_due()  # that of the checkpoint's own step was still buffered when the process died
+        self._recorded_evaluation = past.evaluation
+        self._is_evaluation_owed = self.evaluation_due
+
+    def _catch_up(self) -> None:
+        """Take the evaluation that was due when the run was resumed from the record, if the loop did not make it again."""
+        self._is_evaluation_owed = False
+        recorded, self._recorded_evaluation = self._recorded_evaluation, None
+        if self._evaluated_step == self._step or self._is_held or self._is_closed:
+            return
+        if recorded is not None:
+            self.evaluated(dict(recorded.metrics))
+            return
+        detail = f"of step {self._step}: after supervise, evaluate if supervisor.evaluation_due, then train"
+        self._notice("an evaluation that was due when the run was resumed is missing", detail)
+
+    def _save(self) -> str | None:
+        """Save a checkpoint of the present state; what was measured before it is on disk first."""
+        try:
+            self._series.flush()
+            self._hash_file.flush()
+        except OSError as error:
+            self._notice("the curves cannot be written", str(error))
+        kept = {"event": self._event, "left_until_step": self._left_until_step}
+        return self._engine.save_checkpoint(self._step, kept)
 
     def _close_sources(self) -> None:
         """Let nothing more come from the probes and the manager."""
@@ -226,7 +296,10 @@ class Supervisor:
             for fault in self._probes.faults():
                 self._notice("a probe was switched off", fault)
         self._take_apart()
-        for reading in self._reader.take(step, signals):
+        readings = [*self._reader.take(step, signals)]
+        if self._is_checkpoint_due():
+            readings += self._reader.drain()  # saving waits for the device anyway, and nothing is then in flight
+        for reading in readings:
             self._take_reading(reading)
             if self._engine.state.version != version:
                 break  # the reflex went back: later readings belong to the course that was left
@@ -235,9 +308,11 @@ class Supervisor:
             self._engine.dispatch(SymptomRaised(step, symptom))
         self._deferred.clear()
         self._hear(wait_seconds=0.0)
-        self._save_if_due()
+        self._follow_schedule()
         if self._telemetry.num_rewinds != self._num_rewinds:
             self._num_rewinds, self._left_until_step = self._telemetry.num_rewinds, step
+        self._save_if_due()
+        self._hash_if_due()
         if step == self._every * _UNREPORTED_AFTER and self._engine.state.num_evaluations == 0:
             self._notice(
                 "the objective was never reported",
@@ -283,10 +358,20 @@ class Supervisor:
 
     def _save_if_due(self) -> None:
         self._checkpoint = None
-        if self._step == 1 or self._step % self._every == 0 or self._engine.checkpoint_due:
-            self._checkpoint = self._engine.save_checkpoint(self._step)
+        if self._is_checkpoint_due():
+            self._checkpoint = self._save()
             for problem, detail in (*self._engine.foreign_hands(), *self._engine.surroundings()):
                 self._notice(problem, detail)
+
+    def _is_checkpoint_due(self) -> bool:
+        return self._step == 1 or self._step % self._every == 0 or self._engine.checkpoint_due
+
+    def _hash_if_due(self) -> None:
+        if self._hash_every and self._step % self._hash_every == 0:
+            try:
+                self._hash_file.append(self._step, self._engine.hashes())
+            except OSError as error:
+                self._notice("the hashes cannot be written", str(error))
 
     def _take_evaluation(self, metrics: Mapping[str, object]) -> None:
         step = self._step
@@ -364,6 +449,12 @@ class Supervisor:
                 self._engine.dispatch(failed)
         if self._engine.state.question is not None and not wait_seconds:
             self._engine.dispatch(StepTaken(self._step))
+
+    def _follow_schedule(self) -> None:
+        """Let the controller apply what the schedule says after this step."""
+        if self._engine.state.schedule is not None:
+            for entry in due_after(self._engine.state, self._step):
+                self._engine.dispatch(ScheduleReached(self._step, entry))
 
     def _record(self, step: int, values: Mapping[str, float]) -> None:
         self._event += 1

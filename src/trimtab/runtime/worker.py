@@ -1,6 +1,7 @@
 """The manager's own process: reads questions on standard input, writes answers on standard output.
 
-One JSON object a line. A question is a ``manager_asked`` record, exactly as it stands in the ledger. An answer is
+One JSON object a line. A question is a ``manager_asked`` record, exactly as it stands in the ledger; behind a ``+`` it is
+one that was answered from the record, of a run that is resumed, and gets no answer. An answer is
 ``{"question": N, "reply": TEXT}`` or ``{"question": N, "problem": WORD, "error": TEXT}``; before it may come any number of
 ``{"question": N, "consultation": {...}}``, so that what a call takes is known even if the process is ended during it. The
 process ends when its input does, so it never outlives the training run.
@@ -16,14 +17,14 @@ from typing import Any, TextIO, cast
 
 from trimtab.decision.briefing import Briefing
 from trimtab.decision.consultation import Consulting
-from trimtab.decision.manager import Manager
+from trimtab.decision.manager import Manager, Remembering
 from trimtab.decision.proposal import Proposal
 from trimtab.decision.wire import encode_proposal
 from trimtab.errors import LedgerError
 from trimtab.ledger.codec import decode, freeze
 from trimtab.ledger.record import ManagerAsked
 from trimtab.runtime.answer import problem_of, told
-from trimtab.runtime.manager_spec import ManagerSpec, build_manager
+from trimtab.runtime.manager_spec import REMEMBER, ManagerSpec, build_manager
 from trimtab.runtime.redaction import RedactingStream, Redactor
 from trimtab.runtime.worker_setup import WorkerSetup
 
@@ -49,7 +50,20 @@ def answer(manager: Manager, line: str, say: Say) -> None:
 def serve(manager: Manager, questions: TextIO, say: Say) -> None:
     """Answer every question until the input ends."""
     for line in questions:
-        answer(manager, line, say)
+        if line.startswith(REMEMBER):
+            remember(manager, line[len(REMEMBER) :])
+        else:
+            answer(manager, line, say)
+
+
+def remember(manager: Manager, line: str) -> None:
+    """Tell a manager of a question that was answered from the record; whatever it raises is in its log alone."""
+    record = decode(json.loads(line))
+    if isinstance(manager, Remembering) and isinstance(record, ManagerAsked):
+        try:
+            manager.remember(record.briefing)
+        except Exception as error:  # noqa: BLE001 - the next question is answered all the same
+            sys.stderr.write(f"{told(error)}\n")
 
 
 class _NotBuilt:

@@ -97,17 +97,20 @@ class Telemetry:
         signals = {name: {"kind": self._kinds[name], "window": w.state()} for name, w in self._windows.items()}
         return {"signals": signals, "rewinds": list(self._rewinds)}
 
-    def load_state(self, state: Mapping[str, Any], step: int) -> None:
-        """Go back, after ``step``, to what ``state`` returned; signals first seen since then start afresh."""
+    def load_state(self, state: Mapping[str, Any], step: int | None) -> None:
+        """Go back, after ``step``, to what ``state`` returned; signals first seen since then start afresh.
+
+        Without a step nothing was undone: another process goes on from there.
+        """
         signals: Mapping[str, Any] = state["signals"]
         behind: Iterable[int] = state["rewinds"]
         self._windows = {name: Window.from_state(entry["window"]) for name, entry in signals.items()}
         self._kinds = {name: entry["kind"] for name, entry in signals.items()}
-        self._rewinds = deque((*behind, step), maxlen=_MAX_REWINDS)
+        self._rewinds = deque(behind if step is None else (*behind, step), maxlen=_MAX_REWINDS)
         for kind, windows in self._of_kind.items():
             windows.clear()
             windows.update((name, window) for name, window in self._windows.items() if self._kinds[name] == kind)
-        self._num_rewinds += 1
+        self._num_rewinds += step is not None
 
 
 def _mixed(name: str, known: Kind) -> UsageError:

@@ -21,11 +21,12 @@ class Case:
 
     Args:
         action: The proposed action.
-        source: A manager or the reflex.
+        source: A manager, the reflex, or the schedule that the user gave in a manager's place.
         envelope: What the user allows.
         standing: Where the run stands now, at the time of application.
         asked_step: Step after which the question was asked; the present step for the reflex.
         asked_version: Count of applied actions when the question was asked.
+        lineage_step: Steps that the weights have been through, for a schedule, which counts in them; else None.
     """
 
     action: Action
@@ -34,6 +35,7 @@ class Case:
     standing: Standing
     asked_step: int
     asked_version: int
+    lineage_step: int | None = None
 
     def base_recipe(self) -> Recipe:
         """Return the recipe the changes start from: the checkpoint's after a rollback, else today's."""

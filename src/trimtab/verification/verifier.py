@@ -45,6 +45,8 @@ def verify(case: Case) -> Verdict:
     """Judge a case by all constraints.
 
     The reflex is bound by everything but permitted moves, dwell, boundaries and max_values: it must be able to act at once.
+    A schedule is the user's own plan, made beforehand: it is bound by everything but permitted moves, largest change, dwell
+    and authority.
     """
     reasons = [Rejection("well_formed", detail) for detail in well_formed(case)]
     reasons = reasons or [Rejection("finite", detail) for detail in finite(case)]

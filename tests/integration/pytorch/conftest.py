@@ -50,9 +50,17 @@ class Workload:
         every: int = 10,
         before_step: Callable[[int], None] | None = None,
         loss_hook: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
+        after_step: Callable[[int], None] | None = None,
+        *,
+        goes_on: bool = False,
     ) -> None:
-        """Train as a user would, and hash the whole state after every step."""
-        step = 0
+        """Train as a user would, and hash the whole state after every step.
+
+        With ``goes_on``, ``steps`` is the length of the whole run, and a resumed one goes on where it was.
+        """
+        step = supervisor.num_steps if goes_on and supervisor is not None else 0
+        if goes_on and supervisor is not None and supervisor.evaluation_due and evaluate is not None:
+            supervisor.evaluated({"val/loss": evaluate()})
         while step < steps:
             for inputs, targets in self.loader:
                 loss = nn.functional.cross_entropy(self.model(inputs), targets)
@@ -75,6 +83,8 @@ class Workload:
                     if supervisor is not None:
                         supervisor.evaluated({"val/loss": value})
                 self.hashes.append(digest(self.model, self.optimizer))
+                if after_step is not None:
+                    after_step(step)
                 if step == steps or (supervisor is not None and supervisor.should_stop):
                     return
 

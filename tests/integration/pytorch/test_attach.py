@@ -235,7 +235,7 @@ def test_what_is_limited_in_this_run_is_in_its_first_record(tmp_path: Path) -> N
         ),
     )
     assert (started.can_skip, started.total_steps, started.evaluate_every_steps) == (False, 100, 10)
-    assert {name for name, _ in started.versions} == {"python", "torch", "trimtab"}
+    assert {name for name, _ in started.versions} == {"python", "torch", "trimtab", "device", "threads"}
     assert load_envelope(tmp_path / "run" / "envelope.yaml") == started.envelope
 
 

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.failing_calls import failing
 from trimtab.actuation import checkpoint_files
 from trimtab.actuation.checkpoint_files import (
     MANIFEST,
@@ -21,33 +21,10 @@ from trimtab.actuation.checkpoint_files import (
 from trimtab.errors import CheckpointError
 
 FILES = {"state.json": b'{"a": 1}' * 20, "empty": b"", "weights.bin": lambda path: path.write_bytes(b"w" * 500)}
-CALLS = ("mkdir", "open", "write", "fsync", "rename", "close", "scandir")
 
 
 def names(root: Path) -> list[str]:
     return sorted(entry.name for entry in root.iterdir())
-
-
-@contextmanager
-def failing(monkeypatch: pytest.MonkeyPatch, at: int, error: int) -> Generator[list[str]]:
-    """Let the call of that number into os fail; yields the calls made."""
-    made: list[str] = []
-
-    def wrap(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            made.append(name)
-            if len(made) - 1 == at:
-                if name == "close":
-                    real(*args)  # a failed close has closed
-                raise OSError(error, os.strerror(error))
-            return real(*args, **kwargs)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        for name in CALLS:
-            patch.setattr(checkpoint_files.os, name, wrap(name, getattr(os, name)))
-        yield made
 
 
 def test_a_checkpoint_is_found_verified_and_removed(tmp_path: Path) -> None:
@@ -63,24 +40,6 @@ def test_a_checkpoint_is_found_verified_and_removed(tmp_path: Path) -> None:
     delete_checkpoint(root, "step-2")
     delete_checkpoint(root, "step-2")
     assert names(root) == ["step-1"]
-
-
-@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
-def test_whichever_call_fails_nothing_is_visible(error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with failing(monkeypatch, -1, error) as calls:
-        write_checkpoint(tmp_path, "fine", FILES)
-    assert set(calls) == set(CALLS)
-    number = len(calls)
-    for at in range(number):
-        with failing(monkeypatch, at, error), pytest.raises(CheckpointError, match="could not be written"):
-            write_checkpoint(tmp_path, "hit", FILES)
-        assert list_checkpoints(tmp_path) == ("fine",), calls[at]
-        with pytest.raises(CheckpointError):
-            open_checkpoint(tmp_path, "hit")
-        assert not (tmp_path / "hit").exists()
-    open_checkpoint(tmp_path, "fine")
-    write_checkpoint(tmp_path, "hit", FILES)
-    assert names(tmp_path) == ["fine", "hit"]
 
 
 def test_the_manifest_is_written_last_and_the_rename_comes_after_every_flush(

@@ -14,6 +14,7 @@ from tests.unit.report.sample_run import Play, whole_run, write_ledger
 from tests.unit.report.scored_run import TAKEN, ScoredRun, shadow_story
 from trimtab.cli.app import main
 from trimtab.controller.event import AnswerFailed
+from trimtab.ledger.journal import Journal
 
 HOSTILE = "\x1b[31m[red]\n\u202e\ud800"
 
@@ -72,7 +73,7 @@ def test_show_all_tells_every_question(capsys: pytest.CaptureFixture[str]) -> No
 def test_show_as_json_is_one_valid_object(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = call(capsys, "show", "first", "--json")
     tree = json.loads(out, parse_constant=pytest.fail)
-    assert set(tree) == {"summary", "decisions", "evaluations", "torn_bytes"}
+    assert set(tree) == {"summary", "decisions", "evaluations", "torn_bytes", "is_live"}
     assert tree["summary"]["interventions"] == 3
     assert tree["evaluations"][5] == {"step": 350, "value": "NaN"}
 
@@ -87,13 +88,31 @@ def test_hostile_texts_are_harmless_in_every_command(capsys: pytest.CaptureFixtu
     assert call(capsys, "show", "evil\x1b[2J", "--json")[1].isascii()
 
 
-def test_show_says_that_a_run_goes_on_or_was_cut_off(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_run_that_was_cut_off_is_told_from_one_that_goes_on(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ledger = tmp_path / "runs" / "demo-1" / "managed" / "ledger.jsonl"
-    with ledger.open("ab") as file:
+    with Journal.open(ledger), ledger.open("ab") as file:
         file.write(b'{"hash":')
-    _, out, _ = call(capsys, "show", "demo-1/managed")
-    assert "not ended" in out
-    assert "last line is unfinished (8 bytes)" in out
+        file.flush()
+        out = call(capsys, "show", "demo-1/managed")[1]
+        assert "first · rules · running" in out
+        assert "last line is unfinished (8 bytes): it is being written" in out
+        assert "resume" not in out
+        assert json.loads(call(capsys, "show", "demo-1/managed", "--json")[1])["is_live"] is True
+        table = call(capsys, "runs")[1]
+        assert "running" in table
+        assert "cut off" not in table
+    out = call(capsys, "show", "demo-1/managed")[1]
+    assert "first · rules · cut off" in out
+    assert "last line is unfinished (8 bytes): whoever wrote it was cut off" in out
+    assert "go on with trimtab resume runs/demo-1/managed" in " ".join(out.split())
+    assert json.loads(call(capsys, "show", "demo-1/managed", "--json")[1])["is_live"] is False
+    assert "cut off: trimtab resume runs/demo-1/managed" in " ".join(call(capsys, "runs")[1].split())
+
+
+def test_a_run_that_has_ended_is_ended_whoever_holds_its_ledger(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "runs" / "first" / "ledger.jsonl"):
+        assert "rules · ended: finished" in call(capsys, "show", "first")[1]
+        assert json.loads(call(capsys, "show", "first", "--json")[1])["is_live"] is False
 
 
 def test_show_of_a_run_without_decisions(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -239,6 +258,7 @@ def test_runs_lists_what_can_be_read_and_what_cannot(capsys: pytest.CaptureFixtu
     assert code == 0
     assert list(listed) == ["demo-1/managed", "demo-2", "demo-10", "empty", "first"]
     assert [run["status"] for run in listed.values()] == ["not ended", "unreadable", "ended", "unreadable", "ended"]
+    assert [run["is_live"] for run in listed.values()] == [False, None, False, None, False]
     assert listed["empty"]["problem"] == "no record yet"
     assert listed["first"]["best"] == {"step": 300, "value": 1.7}
     table = call(capsys, "runs")[1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 from trimtab.actuation.binding import ReadBack
+from trimtab.actuation.checkpoint_files import write_checkpoint
 from trimtab.controls.catalogue import dropout, learning_rate, weight_decay
 from trimtab.controls.envelope import Envelope, Objective
 from trimtab.controls.moves import Add
@@ -29,11 +31,13 @@ from trimtab.ledger.record import (
     InterventionMeasured,
     ManagerAsked,
     ManagerFailed,
+    Origin,
     ProblemNoticed,
     ProposalReceived,
     ReadBackRecorded,
     Record,
     RunEnded,
+    RunResumed,
     RunStarted,
     SymptomObserved,
     VerdictGiven,
@@ -84,7 +88,7 @@ BRIEFING = Briefing(
 
 ONE_OF_EACH: tuple[Record, ...] = (
     STARTED,
-    CheckpointSaved(100, "step-00000100"),
+    CheckpointSaved(100, "step-00000100", "5" * 64),
     EvaluationRecorded(100, 1.25, (("val/accuracy", 0.5), ("val/loss", 1.25)), "step-00000100"),
     EvaluationRecorded(110, math.nan, (("val/loss", -math.inf),), None),
     SymptomObserved(120, SYMPTOM),
@@ -104,6 +108,8 @@ ONE_OF_EACH: tuple[Record, ...] = (
     VerdictGiven(340, 4, "manager", Stop(), accepted=True, reasons=()),
     CheckpointDeleted(350, "step-00000100"),
     ProblemNoticed(360, "tracker", "\u2028 \x00 \U0001f6e9 unreachable"),
+    RunResumed(100, "step-00000100", 2, STARTED.versions, Origin("branch", "second", "a" * 64, 3, "nothing", 7)),
+    RunResumed(0, None, 0, ()),
     RunEnded(400, "closed"),
 )
 
@@ -113,6 +119,20 @@ def write_run(path: Path, num_records: int) -> Head:
     with Journal.create(path) as journal:
         for sequence in range(num_records):
             journal.append(STARTED if sequence == 0 else short_record(sequence), time_seconds=1000.0 + sequence / 10)
+        return journal.head
+
+
+def write_anchored_run(folder: Path, num_records: int) -> Head:
+    """Write the ledger of a run with a checkpoint at every tenth record that holds the head of the ledger, as runs do."""
+    with Journal.create(folder / "ledger.jsonl") as journal:
+        for sequence in range(num_records):
+            record = STARTED if sequence == 0 else short_record(sequence)
+            if isinstance(record, CheckpointSaved):
+                head = journal.head
+                extra = json.dumps({"step": sequence, "ledger_head": [head.sequence, head.hash]}).encode()
+                files = {"extra.json": extra, "state.json": b"{}", "tensors": bytes(range(256))}
+                write_checkpoint(folder / "checkpoints", record.checkpoint, files)
+            journal.append(record, 1000.0 + sequence)
         return journal.head
 
 

@@ -55,37 +55,6 @@ def test_a_missing_folder_is_a_ledger_error(path: Path, make: Callable[[Path], J
         make(path / "nowhere" / "ledger.jsonl")
 
 
-def test_a_torn_tail_recovers_to_the_longest_valid_prefix_at_every_record(path: Path) -> None:
-    _recover(path, every_byte=False)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_a_torn_tail_recovers_to_the_longest_valid_prefix_at_every_byte(path: Path) -> None:
-    assert _recover(path, every_byte=True) > 10_000
-
-
-def _recover(path: Path, *, every_byte: bool) -> int:
-    write_run(path, 50)
-    whole = path.read_bytes()
-    ends = [0, *(n + 1 for n, byte in enumerate(whole) if byte == ord("\n"))]
-    near = {end + offset for end in ends for offset in (-1, 0, 1)}
-    # In the quick portion: both sides of every record's end, and the last record in steps.
-    cuts = [n for n in range(len(whole) + 1) if every_byte or n in near or (n > ends[-2] and n % 7 == 0)]
-    for cut in cuts:
-        path.write_bytes(whole[:cut])
-        kept = max(end for end in ends if end <= cut)
-        num_records = ends.index(kept)
-        with Journal.open(path) as journal:
-            assert journal.recovered_bytes == cut - kept
-            assert journal.head.sequence == num_records - 1
-            journal.append(short_record(51) if num_records else STARTED, 3000.0)
-        assert path.read_bytes().startswith(whole[:kept])
-        verification = verify_file(path)
-        assert (verification.ok, verification.records, verification.torn_bytes) == (True, num_records + 1, 0)
-    return len(cuts)
-
-
 def test_any_bytes_after_the_last_newline_are_cut_off(path: Path) -> None:
     head = write_run(path, 3)
     for tail in (b"\x00" * 4096, b"{", b"\xff\xfe", path.read_bytes().splitlines()[-1]):

@@ -55,6 +55,39 @@ def test_the_size_is_bounded_and_the_far_past_gets_coarser(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_long_run_is_kept_from_its_beginning_to_its_end(path: Path) -> None:
+    series = SeriesFile(path, max_points=400)
+    for n in range(1, 50_001):
+        series.append(n, n, {"loss": 1.0})
+    series.flush()
+    kept = [row.sequence for row in read_series(path)]
+    tenths = [sum(low < sequence <= low + 5000 for sequence in kept) for low in range(0, 50_000, 5000)]
+    assert min(tenths) >= 4
+    assert max(tenths[:-1]) <= 2 * min(tenths), "the past is spread evenly"
+    assert kept[0] == 1
+
+
+def test_rows_that_cannot_be_told_apart_are_thinned_all_the_same(path: Path) -> None:
+    path.write_text('{"n":7,"step":1,"v":{}}\n' * 90 + "no row\n" * 90)
+    SeriesFile(path, max_points=50)
+    assert len(path.read_text().splitlines()) <= 50
+
+
+def test_a_series_of_many_signals_is_bounded_in_bytes(path: Path) -> None:
+    series = SeriesFile(path, max_bytes=50_000)
+    values = {f"signal_{index}": 0.123456789 for index in range(100)}
+    for n in range(700):
+        series.append(n, n, values)
+        if n % 64 == 63:
+            assert path.stat().st_size <= 50_000
+    rows = read_series(path)
+    assert len(rows) > 10
+    assert (rows[0].sequence, rows[-1].sequence) == (0, 639)
+    assert len(read_series(path)) == len(rows)
+    SeriesFile(path, max_bytes=10)
+    assert 1 < len(read_series(path)) <= 4, "a few rows stay, however long they are"
+
+
 def test_a_series_goes_on_after_a_torn_line(path: Path) -> None:
     first = SeriesFile(path, max_points=100)
     first.append(0, 1, {"loss": 1.0})

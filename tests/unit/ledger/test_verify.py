@@ -3,19 +3,20 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.ledger.ledger_samples import write_run
-from trimtab.errors import LedgerError
+from tests.damage import refused
+from tests.unit.ledger.ledger_samples import write_anchored_run, write_run
 from trimtab.ledger import verify
-from trimtab.ledger.reading import read_ledger
 from trimtab.ledger.record import SCHEMA
-from trimtab.ledger.verify import KNOWN_SCHEMAS, Verification, verify_file
+from trimtab.ledger.verify import KNOWN_SCHEMAS, Verification, verify_file, verify_run
 
 NUM_RECORDS = 50
 
@@ -29,16 +30,6 @@ def path(tmp_path: Path) -> Path:
 def lines(path: Path) -> list[bytes]:
     write_run(path, NUM_RECORDS)
     return path.read_bytes().splitlines(keepends=True)
-
-
-def refused(path: Path, content: bytes) -> Verification:
-    """Check that verifier and reader both refuse, and return what the verifier found."""
-    path.write_bytes(content)
-    verification = verify_file(path)
-    assert not verification.ok, "the verifier let it pass"
-    with pytest.raises(LedgerError):
-        read_ledger(path)
-    return verification
 
 
 def resealed(lines: Iterable[bytes]) -> bytes:
@@ -72,54 +63,6 @@ def test_it_shares_no_code_with_the_writer() -> None:
 
 def test_it_knows_the_schema_that_is_written() -> None:
     assert SCHEMA in KNOWN_SCHEMAS
-
-
-def test_a_flipped_bit_is_refused(path: Path, lines: list[bytes]) -> None:
-    assert _flip(path, b"".join(lines), range(0, 8 * len(b"".join(lines)), 251)) > 500
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_every_flipped_bit_is_refused(path: Path, lines: list[bytes]) -> None:
-    assert _flip(path, b"".join(lines), range(8 * len(b"".join(lines)))) > 100_000
-
-
-def _flip(path: Path, whole: bytes, bits: Iterable[int]) -> int:
-    count = 0
-    head = len(whole.splitlines()) - 1
-    for bit in bits:
-        damaged = bytearray(whole)
-        damaged[bit // 8] ^= 1 << (bit % 8)
-        if bit // 8 == len(whole) - 1:
-            # The last newline: what is left is a write that did not end, and the head is not there.
-            path.write_bytes(damaged)
-            assert verify_file(path).torn_bytes > 0
-            assert not verify_file(path, (head, "0" * 64)).ok
-        else:
-            refused(path, bytes(damaged))
-        count += 1
-    return count
-
-
-@pytest.mark.parametrize("index", range(NUM_RECORDS))
-def test_a_deleted_swapped_or_repeated_line_is_refused(path: Path, lines: list[bytes], index: int) -> None:
-    doubled = refused(path, b"".join([*lines[:index], lines[index], *lines[index:]]))
-    assert (doubled.line, doubled.records) == (index + 2, index + 1)
-    if index + 1 < len(lines):
-        deleted = refused(path, b"".join([*lines[:index], *lines[index + 1 :]]))
-        assert (deleted.line, deleted.records) == (index + 1, index)
-        swapped = refused(path, b"".join([*lines[:index], lines[index + 1], lines[index], *lines[index + 2 :]]))
-        assert swapped.line == index + 1
-
-
-def test_a_dropped_tail_is_refused_against_the_head(path: Path) -> None:
-    head = write_run(path, NUM_RECORDS)
-    lines = path.read_bytes().splitlines(keepends=True)
-    for kept in range(NUM_RECORDS):
-        path.write_bytes(b"".join(lines[:kept]))
-        found = verify_file(path, (head.sequence, head.hash))
-        assert (found.ok, found.records) == (False, kept)
-        assert verify_file(path).ok == (kept > 0), "without the head nothing is missing"
 
 
 def test_a_head_kept_earlier_still_holds_when_the_ledger_went_on(path: Path, lines: list[bytes]) -> None:
@@ -157,6 +100,7 @@ def test_a_forged_chain_is_refused_for_its_content(path: Path, lines: list[bytes
         "no kind": resealed([with_record(first, kind=None)]),
         "other keys": resealed([_text({**json.loads(first), "more": 1})]),
         "time": resealed([_text({**json.loads(first), "time": 1})]),
+        "after record 2, which is not before it": resealed([*lines[:2], with_record(lines[2], kind="run_resumed", after=2)]),
         "record is not": resealed([_text({**json.loads(first), "record": []})]),
     }
     for problem, content in cases.items():
@@ -193,3 +137,155 @@ def test_an_empty_or_missing_file_is_not_ok(path: Path) -> None:
     assert verify_file(path).problem == "the file cannot be read: No such file or directory"
     path.write_bytes(b"")
     assert verify_file(path).problem == "there is no whole record"
+
+
+@pytest.mark.parametrize("after", [-1, 1, 2, 10**30, True, 0.0, None, "0"])
+def test_a_run_goes_on_after_an_earlier_record_only(path: Path, lines: list[bytes], after: Any) -> None:
+    record = {"kind": "run_resumed", "step": 0, "checkpoint": None, "versions": [], "origin": None}
+    path.write_bytes(resealed([lines[0], _text({**json.loads(lines[1]), "record": {**record, "after": 0}})]))
+    assert verify_file(path).ok
+    forged = resealed([lines[0], _text({**json.loads(lines[1]), "record": {**record, "after": after}})])
+    path.write_bytes(forged)
+    found = verify_file(path)
+    assert (found.ok, found.line) == (False, 2)
+    assert "which is not before it" in str(found.problem)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_anchored_run(tmp_path, NUM_RECORDS)
+    return tmp_path
+
+
+def test_a_whole_run_holds_the_head_of_every_checkpoint(run: Path) -> None:
+    found = verify_run(run)
+    assert (found.ok, found.records, found.anchors, found.checkpoints) == (True, NUM_RECORDS, 4, 0)
+    assert verify_run(run, with_checkpoints=True).checkpoints == 4
+    assert found.head is not None
+    assert verify_run(run, found.head).ok
+    assert verify_run(run, (found.head[0], "0" * 64)).problem == "record 49 is not the one of the expected head"
+
+
+def test_a_tail_that_was_cut_off_is_found_by_a_checkpoint_without_a_head(run: Path) -> None:
+    ledger = run / "ledger.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    for kept in range(1, NUM_RECORDS + 1):
+        ledger.write_bytes(b"".join(lines[:kept]))
+        assert verify_file(ledger).ok
+        assert verify_run(run).ok == (kept >= 40), "the newest checkpoint holds the head 39, so 40 records have to be there"
+    ledger.write_bytes(b"".join(lines[:30]))
+    found = verify_run(run)
+    assert found.problem == "record 39 of the head that checkpoint step-00000040 was saved with is not there"
+
+
+def test_another_ledger_in_its_place_is_found(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other") / "ledger.jsonl"
+    write_run(other, NUM_RECORDS)
+    other.replace(run / "ledger.jsonl")
+    found = verify_run(run)
+    assert (found.ok, found.line) == (False, 10)
+    assert found.problem == "record 9 is not the one of the head that checkpoint step-00000010 was saved with"
+
+
+def test_damage_in_the_ledger_is_told_before_what_a_checkpoint_says(run: Path) -> None:
+    ledger = run / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes().replace(b'"seq":12,', b'"seq":13,'))
+    (run / "checkpoints" / "step-00000020" / "extra.json").unlink()
+    assert (verify_run(run).line, verify_run(run).problem) == (13, "the line does not match its hash")
+
+
+def sealed_extra(directory: Path, content: bytes) -> None:
+    """Put an extra.json in a checkpoint that its manifest agrees with."""
+    manifest = json.loads((directory / "manifest.json").read_bytes())
+    manifest["files"]["extra.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (directory / "extra.json").write_bytes(content)
+    (directory / "manifest.json").write_bytes(_text(manifest) + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda d: (d / "extra.json").write_bytes(b"{}"), "extra.json is not as its manifest says"),
+        (lambda d: (d / "extra.json").unlink(), "extra.json: No such file or directory"),
+        (lambda d: (d / "extra.json").rename(d / "x") and (d / "extra.json").symlink_to(d / "x"), "is not a plain file"),
+        (lambda d: (d / "manifest.json").write_bytes(b"{"), "malformed"),
+        (lambda d: (d / "manifest.json").write_bytes(b"[]\n"), "not as it was written"),
+        (lambda d: (d / "manifest.json").write_bytes(b" " + (d / "manifest.json").read_bytes()), "not as it was written"),
+        (lambda d: d.rename(d.with_name("step-00000021")), "that of another checkpoint"),
+        (lambda d: sealed_extra(d, b"{}"), "malformed"),
+        (lambda d: sealed_extra(d, b"[" * 100_000), "malformed"),
+        (lambda d: sealed_extra(d, b'{"ledger_head":[1,2]}'), "no sequence number with a hash"),
+        (lambda d: sealed_extra(d, b'{"ledger_head":["1","2"]}'), "no sequence number with a hash"),
+    ],
+)
+def test_a_checkpoint_whose_head_cannot_be_trusted_is_told(run: Path, damage: Callable[[Path], Any], problem: str) -> None:
+    damage(run / "checkpoints" / "step-00000020")
+    found = verify_run(run)
+    assert (found.ok, found.records) == (False, NUM_RECORDS)
+    assert str(found.problem).startswith("checkpoint step-0000002")
+    assert problem in str(found.problem)
+
+
+def test_all_files_of_a_checkpoint_are_compared_on_request(run: Path) -> None:
+    directory = run / "checkpoints" / "step-00000020"
+    for name in ("tensors", "state.json"):
+        raw = (directory / name).read_bytes()
+        (directory / name).write_bytes(bytes([raw[0] ^ 1]) + raw[1:])
+        assert verify_run(run).ok, "without the request only the head's file is read"
+        found = verify_run(run, with_checkpoints=True)
+        assert (found.problem, found.checkpoints) == (f"checkpoint step-00000020: {name} is not as its manifest says", 3)
+        (directory / name).write_bytes(raw)
+    (directory / "more").write_bytes(b"")
+    assert "other files" in str(verify_run(run, with_checkpoints=True).problem)
+
+
+def test_a_run_that_goes_on_is_whole(run: Path) -> None:
+    """An unfinished line, a checkpoint being written, one deleted, and what the user keeps beside them."""
+    with (run / "ledger.jsonl").open("ab") as file:
+        file.write(b'{"hash":"')
+    root = run / "checkpoints"
+    (root / ".partial-step-00000050").mkdir()
+    (root / ".partial-step-00000050" / "manifest.json").write_bytes(b"{")
+    (root / "notes").mkdir()
+    (root / "notes.txt").write_text("mine")
+    (root / "step-00000010").rename(root / ".partial-step-00000010")
+    found = verify_run(run, with_checkpoints=True)
+    assert (found.ok, found.anchors, found.checkpoints, found.torn_bytes) == (True, 3, 3, 9)
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_looked_at_is_no_damage(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = verify._size_and_hash
+
+    def deleted_first(path: Path) -> tuple[int, str]:
+        if path.parent.name == "step-00000020":
+            path.parent.rename(path.parent.with_name(".partial-step-00000020"))
+        return real(path)
+
+    monkeypatch.setattr(verify, "_size_and_hash", deleted_first)
+    found = verify_run(run, with_checkpoints=True)
+    assert (found.ok, found.anchors, found.checkpoints) == (True, 3, 3)
+
+
+def test_a_run_without_checkpoints_or_without_anything_is_told_apart(tmp_path: Path) -> None:
+    assert verify_run(tmp_path).problem == "the file cannot be read: No such file or directory"
+    write_run(tmp_path / "ledger.jsonl", 3)
+    assert verify_run(tmp_path, with_checkpoints=True) == verify_file(tmp_path / "ledger.jsonl")
+
+
+def test_a_copy_of_the_file_alone_checks_a_run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    copy = tmp_path_factory.mktemp("copy") / "check.py"
+    shutil.copyfile(verify.__file__, copy)
+
+    def check(*arguments: object) -> tuple[int, dict[str, Any]]:
+        command = [sys.executable, "-I", "-S", copy, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=copy.parent)
+        assert done.stderr == ""
+        return done.returncode, json.loads(done.stdout)
+
+    code, found = check(run, "--checkpoints")
+    assert (code, found["ok"], found["anchors"], found["checkpoints"]) == (0, True, 4, 4)
+    assert check(run / "ledger.jsonl")[1]["head"] == found["head"]
+    (run / "ledger.jsonl").write_bytes((run / "ledger.jsonl").read_bytes()[:-1])
+    assert check(run)[0] == 0
+    (run / "checkpoints" / "step-00000040" / "extra.json").unlink()
+    assert check(run)[0] == 1

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.unit.runtime import spender
 from trimtab.decision.llm.prices import Price
 from trimtab.errors import CapReached, SpendingError, UsageError
-from trimtab.runtime.budget import Account, Caps, Spent, read_spent
+from trimtab.runtime.budget import Account, Caps, Spent, carry_over, read_spent
 
 HOSTILE = [-1, True, False, math.nan, math.inf, -math.inf, None, "12"]
 
@@ -380,3 +380,23 @@ def test_a_hundred_killed_spenders_stay_within_the_caps(path: Path, seed: int) -
     assert_whole_after(path, caps)
     num_calls, spent = len(made(path.with_name("calls.txt"))), read_spent(path)
     print(f"C1: {killed} spenders killed, {num_calls} calls made, {spent}, seed {seed}")  # noqa: T201 - the count
+
+
+def test_what_the_record_knows_to_be_spent_counts_in_a_lost_account(path: Path) -> None:
+    known = Spent(calls=3, input_tokens=500, output_tokens=70, usd=0.25, unsettled=1, overruns=0)
+    carry_over(path, known)
+    found = read_spent(path)
+    assert (found.calls, found.input_tokens, found.output_tokens, found.usd) == (3, 500, 70, 0.25)
+    carry_over(path, known)
+    assert read_spent(path) == found, "nothing is counted twice"
+    account = Account(path, Caps(calls=4), None)
+    account.settle(account.reserve(10, 10), 10, 10)
+    with pytest.raises(CapReached):
+        account.reserve(1, 1)
+    carry_over(path, known)
+    assert read_spent(path).calls == 4, "an account that knows more is left as it is"
+
+
+def test_a_price_that_was_not_known_stays_unknown(path: Path) -> None:
+    carry_over(path, Spent(calls=1, input_tokens=5, output_tokens=7, usd=None, unsettled=0, overruns=0))
+    assert read_spent(path).usd is None

@@ -42,7 +42,7 @@ def test_a_class_is_imported_in_the_worker_only() -> None:
     [
         ("rulse", "there is no such manager; received rulse; allowed: rules, no_action, .* did you mean 'rules'?"),
         ("", "there is no such manager"),
-        ("gpt", "known names: anthropic, external, google, .*, rules, scripted$"),
+        ("gpt", "known names: anthropic, external, google, .*, rules, schedule, scripted$"),
         ("rules:3", "the manager rules takes no argument; received rules:3"),
         ("no_action:x", "the manager no_action takes no argument"),
         ("random:seven", "the seed is not a whole number; received seven; allowed: random:7"),
@@ -51,6 +51,9 @@ def test_a_class_is_imported_in_the_worker_only() -> None:
         ("python", "the manager python needs an argument"),
         ("python:not_there:Thing", "the manager.s module cannot be found; received not_there:Thing"),
         ("python:__main__:Thing", "a module that another process can import"),
+        ("human:schedule:plan.yaml", "a person cannot approve this manager; received human:schedule:plan.yaml"),
+        ("schedule", "the manager schedule needs an argument"),
+        ("schedule:/not/there.yaml", "the schedule cannot be read; received /not/there.yaml"),
         ("human:external", "a person cannot approve this manager; received human:external"),
         ("human:rulse", "did you mean 'rules'?"),
         ("human", "the manager human needs an argument; received human; .* for example human:rules"),

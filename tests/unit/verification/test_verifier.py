@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.builders import RECIPE, a_case, a_standing, accepted_recipe, an_envelope, objections
+from tests.builders import RECIPE, a_case, a_control, a_standing, accepted_recipe, an_envelope, objections
 from trimtab.controls.bounds import Bounds
 from trimtab.controls.catalogue import learning_rate
 from trimtab.controls.control import Control
@@ -241,3 +241,35 @@ def test_the_case_of_a_ratio_never_divides_by_zero() -> None:
     for value in (0.0, -1e-3, 5e-324):
         verdict = verify(Case(adjust("learning_rate", value), "reflex", envelope, a_standing(), 400, 0))
         assert {"bounds", "largest_change"} <= objections(verdict)
+
+
+def test_a_schedule_is_exempt_from_moves_steps_dwell_and_authority_and_from_nothing_else() -> None:
+    envelope = an_envelope(authority=Authority(interventions=0, controls_per_intervention=1, may_stop=False))
+    standing = a_standing(changed_at=(("learning_rate", 399), ("dropout", 399)))
+    both = Adjust((Change("learning_rate", 1.234e-6), Change("dropout", 0.4321)))
+    for source, expected in (
+        ("schedule", set[str]()),
+        ("manager", {"authority", "permitted_moves", "largest_change", "dwell"}),
+    ):
+        assert objections(verify(a_case(both, source=source, envelope=envelope, standing=standing))) == expected
+    assert objections(verify(a_case(Stop(), source="schedule", envelope=envelope, standing=standing))) == set()
+    for value, against in ((0.51, "bounds"), (math.nan, "finite")):
+        assert against in objections(verify(a_case(adjust("dropout", value), source="schedule")))
+    narrow = an_envelope(controls=(wide(cumulative_drift=0.2, max_values=1),))
+    kept = objections(verify(a_case(adjust("dropout", 0.4), source="schedule", envelope=narrow)))
+    assert kept == {"cumulative_drift", "max_values"}
+    for action in (Rollback("step-00000200"), SkipBatches(1), RollbackAndAdjust("step-00000200", both.changes)):
+        assert "authority" in objections(verify(a_case(action, source="schedule", standing=a_standing(can_skip=True))))
+    assert "executable" in objections(verify(a_case(adjust("momentum", 0.5), source="schedule")))
+    assert "authority" in objections(verify(a_case(Adjust((*both.changes, *both.changes)), source="schedule")))
+
+
+def test_a_schedule_counts_its_boundaries_in_the_steps_of_the_weights() -> None:
+    control = a_control(when="boundary", largest_change=9.0, cumulative_drift=9.0)
+    envelope = an_envelope(controls=(control,), deliberation=Deliberation(boundary_every_steps=50))
+    recipe = Recipe.of({"temperature": 5.0})
+    standing = a_standing(recipe=recipe, initial=recipe, checkpoints=())  # after step 400
+    for lineage_step, expected in ((350, set[str]()), (390, {"boundary"})):
+        where = {"envelope": envelope, "standing": standing, "lineage_step": lineage_step}
+        case = a_case(adjust("temperature", 6.0), source="schedule", **where)
+        assert objections(verify(case)) == expected

@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-import atexit
-import platform
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from trimtab.actuation.binding import Binding
 from trimtab.actuation.enact import read_recipe
+from trimtab.controller.following import foresee
 from trimtab.controls.control import Control
 from trimtab.controls.envelope import Envelope, Mode, Objective
-from trimtab.controls.envelope_file import dump_envelope, load_envelope
+from trimtab.controls.envelope_file import load_envelope
 from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.decision.manager import Manager
-from trimtab.errors import RunDirectoryError, UsageError
+from trimtab.decision.schedule import Schedule
+from trimtab.errors import UsageError
+from trimtab.integrations.pytorch.assembly import Parts, assemble, versions
 from trimtab.integrations.pytorch.bindings.attribute import OwnControl
 from trimtab.integrations.pytorch.bindings.groups import unwrap
 from trimtab.integrations.pytorch.latecomers import Latecomers
 from trimtab.integrations.pytorch.matching import declared, gathered
 from trimtab.integrations.pytorch.preflight import Preflight, survey, tell
-from trimtab.integrations.pytorch.probes.probe_set import ProbeSet, Wanted, open_probes
+from trimtab.integrations.pytorch.probes.probe_set import Wanted, open_probes
 from trimtab.integrations.pytorch.scalars import TorchReader
 from trimtab.integrations.pytorch.state import TorchStateStore
+from trimtab.integrations.pytorch.tracing import TracingProbes
 from trimtab.integrations.pytorch.training import Training
-from trimtab.ledger.journal import Journal
+from trimtab.integrations.trackers.find import WantedTracker, find_trackers
+from trimtab.ledger.reading import is_being_written
 from trimtab.ledger.record import SCHEMA, RunStarted
-from trimtab.ledger.series import SeriesFile
-from trimtab.runtime.clock import SystemClock
-from trimtab.runtime.engine import Engine
+from trimtab.runtime.command import this_command
+from trimtab.runtime.launch import Launch
 from trimtab.runtime.manager_spec import ManagerSpec
-from trimtab.runtime.open_manager import isolation_of, open_manager, read_manager, settled
+from trimtab.runtime.network import block_network
+from trimtab.runtime.open_manager import isolation_of, read_manager, schedule_of, settled
+from trimtab.runtime.past import Past, read_past
 from trimtab.runtime.run_dir import Leftovers, RunDirectory, choose_run_directory, create_run_directory
 from trimtab.runtime.supervisor import Supervisor
 from trimtab.telemetry.signal import GRAD_NORM, LOSS, LOSS_AT_EVALUATION, check_signal_name
-from trimtab.telemetry.telemetry import Telemetry
 
 
 class _Closable(Protocol):
@@ -72,6 +73,9 @@ def supervise(
     extra_state: Mapping[str, object] | None = None,
     parts: Sequence[object] = (),
     probes: Wanted = (),
+    resume: bool = False,
+    hash_every_steps: int = 0,
+    tracker: WantedTracker = "auto",
 ) -> Supervisor:
     """Attach a supervisor to a training loop.
 
@@ -85,14 +89,15 @@ def supervise(
         controls: What may be changed; with ``objective``, instead of an envelope.
         objective: Such as ``"minimize val/loss"``.
         envelope: An envelope, or the path of an envelope file.
-        manager: Who proposes: ``rules``, ``no_action``, ``random:SEED``, ``scripted:FILE``, ``python:MODULE:CLASS``; a
-            language model: ``openai:MODEL``, ``anthropic:MODEL``, ``google:MODEL``, the URL of an OpenAI-compatible
-            server, ``local:PATH`` or ``local:PACKAGE``, each in a process of its own; ``external`` or ``human:MANAGER``,
-            answered through the run directory; or an object with ``propose``, which answers in a thread.
+        manager: Who proposes: ``rules``, ``no_action``, ``random:SEED``, ``scripted:FILE``, ``python:MODULE:CLASS``; nobody,
+            where a plan is followed: ``schedule:FILE``; a language model: ``openai:MODEL``, ``anthropic:MODEL``,
+            ``google:MODEL``, the URL of an OpenAI-compatible server, ``local:PATH`` or ``local:PACKAGE``, each in a process
+            of its own; ``external`` or ``human:MANAGER``, answered through the run directory; or an object with
+            ``propose``, which answers in a thread.
         mode: ``async`` or ``boundary``; overrides the envelope's.
         manager_settings: How the manager is asked and what it may cost; overrides the envelope's.
         shadow: Whether the manager's proposals are judged and recorded but never applied; overrides the envelope's.
-        run_dir: Directory of the record; by default ``runs/run-N``.
+        run_dir: Directory of the record; by default ``runs/run-N``. `trimtab run` and `trimtab resume` override it.
         total_steps: Planned length of the run, if known.
         evaluate_every_steps: Steps between evaluations, >= 1.
         extra_state: More that belongs to the run's state, by name: objects with ``state_dict`` and
@@ -102,20 +107,32 @@ def supervise(
         probes: Signals that are measured without being reported: ``"all"``, or a list of names: ``loss`` (needs the loss
             module among ``parts``), ``grad_norm``, ``update_ratio``, ``weight_norm``, ``learning_rate``, ``throughput``,
             ``memory``, ``dead_units``. What `Supervisor.step` is given under the same name goes first.
+        resume: Whether to go on with the run in ``run_dir``, if it holds one, from its newest checkpoint: the state is
+            restored here, and `Supervisor.num_steps` says where the loop goes on. Draw no random number between here and it.
+        hash_every_steps: Steps between hashes of the whole state, for `trimtab replay` to compare, >= 0; 0 for none: then
+            states are compared where a checkpoint is saved. A hash waits for the device and reads every weight.
+        tracker: Is told what is decided, from a thread of its own: ``auto`` for the runs of wandb, MLflow and trackio that are
+            active now; such a run, a ``SummaryWriter``, an object with ``track``; or None.
 
     Returns:
         The supervisor. Call its ``step`` after every ``optimizer.step()``.
 
     Raises:
         UsageError: Correct what the message names; nothing was changed.
+        RunDirectoryError: Choose another directory, or resume what is in this one.
+        LedgerError: The record of the run to go on with is damaged; the message says where.
+        CheckpointError: The model or optimizer is not that of the run to go on with.
     """
+    launch = _launched()
     training = Training(model, optimizer, scheduler, loader, gathered(parts, controls))
     allowed = _overridden(_envelope(controls, objective, envelope), mode, manager_settings, shadow)
     _check_objective(allowed.objective)
-    for name, count in (("evaluate_every_steps", evaluate_every_steps), ("total_steps", total_steps)):
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise UsageError(f"{name} is out of range", received=repr(count), allowed="a whole number >= 1")
-    spec = read_manager(manager, allowed.manager)
+    _check_counts(evaluate_every_steps, total_steps, hash_every_steps)
+    place = launch.resume or launch.run_dir or (None if run_dir is None else Path(run_dir))
+    past = _past(place, is_resumed=resume or launch.resume is not None)
+    repeats = past is not None and past.repetition is not None  # then nobody is asked or told
+    trackers = () if repeats else find_trackers(tracker)
+    spec = read_manager(manager, allowed.manager, is_asked=not repeats)
     allowed = replace(allowed, manager=settled(allowed.manager, spec))
     with ExitStack() as undo:  # gives back what was claimed and removes what was created if attaching fails half-way
         found = _kept(undo, survey(training, allowed.controls, allowed.deliberation.boundary_every_steps))
@@ -126,10 +143,13 @@ def supervise(
         _check_objective(allowed.objective, measuring.names)
         inner = unwrap(optimizer)
         reader = _kept(undo, TorchReader(inner))
-        chosen = choose_run_directory(None if run_dir is None else Path(run_dir))
-        _kept(undo, Leftovers.before(chosen))
-        directory = create_run_directory(chosen.path)
+        directory = choose_run_directory(place)
+        if past is None:
+            _kept(undo, Leftovers.before(directory))
+            directory = create_run_directory(directory.path)
         store = TorchStateStore(directory.checkpoints, model, inner, scheduler, loader, extra_state)
+        plan = past.started.schedule if past is not None and repeats else schedule_of(spec)
+        preflight = _with_rejected(plan, allowed, found.bindings, preflight)
         started = RunStarted(
             step=0,
             schema=SCHEMA,
@@ -142,17 +162,56 @@ def supervise(
             evaluate_every_steps=evaluate_every_steps,
             can_skip=store.can_skip,
             notes=(*preflight.remarks(), *measuring.left_out),
-            versions=_versions(),
+            versions=versions(),
+            schedule=plan,
         )
         latecomers = Latecomers(training.optimizers, scheduler, found.bindings)
 
         def look_around() -> tuple[tuple[str, str], ...]:
             return (*latecomers.look(), *reader.misuse())
 
-        supervisor = _assemble(started, spec, directory, found.bindings, store, reader, measuring, look_around, undo)
+        tracing = None if launch.trace is None else TracingProbes(measuring, *launch.trace)
+        command = launch.command or ((own := this_command()) and own.to_json())
+        every = hash_every_steps if launch.hash_every_steps is None else launch.hash_every_steps
+        assembled = Parts(
+            started, spec, directory, found.bindings, store, reader, tracing or measuring, look_around, command, every, trackers
+        )
+        supervisor = assemble(assembled, past, undo)
         undo.pop_all()
+    if tracing is not None:
+        tracing.begin(supervisor.num_steps)
     tell(directory.path.name, preflight)
     return supervisor
+
+
+def _launched() -> Launch:
+    """Return what a command of trimtab told this process, if one started it."""
+    launch = Launch.take(os.environ)
+    if launch.is_offline:
+        block_network()
+    return launch
+
+
+def _check_counts(evaluate_every_steps: object, total_steps: object, hash_every_steps: object) -> None:
+    given = (("evaluate_every_steps", evaluate_every_steps, 1), ("hash_every_steps", hash_every_steps, 0))
+    for name, count, least in (*given, *((("total_steps", total_steps, 1),) if total_steps is not None else ())):
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise UsageError(f"{name} is out of range", received=repr(count), allowed=f"a whole number >= {least}")
+
+
+def _past(place: Path | None, *, is_resumed: bool) -> Past | None:
+    """Return what the run in ``place`` goes on from; None for a run that begins."""
+    if not is_resumed:
+        return None
+    if place is None:
+        raise UsageError("a run to go on with has to be named", received="resume=True", next_step='set run_dir="runs/..."')
+    directory = RunDirectory(place)
+    if not directory.ledger.exists():
+        return None
+    if b"\n" in directory.ledger.read_bytes() or is_being_written(directory.ledger):
+        return read_past(directory)
+    directory.ledger.unlink()  # its writer died before the first record
+    return None
 
 
 def _kept(undo: ExitStack, held: _Closed) -> _Closed:
@@ -205,6 +264,14 @@ def _within_epoch(allowed: Envelope, preflight: Preflight, loader: Any, every: i
     return limited, replace(preflight, hints=(*preflight.hints, hint))
 
 
+def _with_rejected(
+    plan: Schedule | None, allowed: Envelope, bindings: Mapping[str, Binding], preflight: Preflight
+) -> Preflight:
+    """Return the preflight with what of a schedule will be rejected."""
+    rejected = () if plan is None else foresee(plan, allowed, read_recipe(bindings))
+    return replace(preflight, notes=(*preflight.notes, *rejected))
+
+
 def _check_objective(objective: Objective, measured: Sequence[str] = ()) -> None:
     check_signal_name(objective.signal)
     if objective.signal in (LOSS, GRAD_NORM, LOSS_AT_EVALUATION, *measured):
@@ -214,48 +281,3 @@ def _check_objective(objective: Objective, measured: Sequence[str] = ()) -> None
             allowed="a name of its own for what evaluations measure",
             next_step=f'write for example "{objective.direction} val/{LOSS}" and report it with supervisor.evaluated',
         )
-
-
-def _assemble(
-    started: RunStarted,
-    spec: ManagerSpec | Manager,
-    directory: RunDirectory,
-    bindings: Mapping[str, Binding],
-    store: TorchStateStore,
-    reader: TorchReader,
-    probes: ProbeSet,
-    look_around: Callable[[], Iterable[tuple[str, str]]],
-    undo: ExitStack,
-) -> Supervisor:
-    clock = SystemClock()
-    try:
-        directory.envelope.write_text(dump_envelope(started.envelope), encoding="utf-8")
-        series = SeriesFile(directory.series)
-    except OSError as error:
-        raise RunDirectoryError("the run directory cannot be written", received=f"{directory.path}: {error}") from error
-    journal = _kept(undo, Journal.create(directory.ledger))
-    client = _kept(undo, open_manager(spec, started.envelope, directory, clock))
-    telemetry = Telemetry()
-    engine = Engine(journal, bindings, store, client, telemetry, clock, reader.discard, look_around)
-
-    def on_close() -> None:
-        reader.close()
-        # A changed recipe stays in force, and for that its bindings have to stay too.
-        if engine.state.recipe == started.recipe:
-            for binding in bindings.values():
-                binding.close()
-        journal.close()
-
-    supervisor = Supervisor(started, engine, client, telemetry, reader, series, directory, on_close, probes)
-    # A script that just ends still closes its ledger; one that drops the supervisor is not kept alive by this.
-    reference = weakref.ref(supervisor)
-    atexit.register(lambda: (alive := reference()) and alive.close("the process ended"))
-    return supervisor
-
-
-def _versions() -> tuple[tuple[str, str], ...]:
-    return (
-        ("python", platform.python_version()),
-        ("torch", torch.__version__),
-        ("trimtab", version("trimtab")),
-    )

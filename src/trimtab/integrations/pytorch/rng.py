@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from trimtab.errors import CheckpointError
+from trimtab.integrations.pytorch.tree import decode_tree, encode_tree
 
 
 def capture_rng() -> dict[str, Any]:
@@ -37,6 +40,44 @@ def check_rng(saved: dict[str, Any]) -> None:
             received=len(saved["cuda"]),
             allowed=f"{torch.cuda.device_count()}, as visible now",
         )
+
+
+def write_rng(path: Path) -> None:
+    """Keep the states of the generators in a file: an unseeded one starts otherwise in every process.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    tree, tensors = encode_tree(capture_rng(), "rng")
+    texts = {name: bytes(tensor.tolist()).hex() for name, tensor in tensors.items()}  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # untyped in torch
+    path.write_text(json.dumps({"states": tree, "bytes": texts}), encoding="ascii")
+
+
+def read_rng(path: Path) -> None:
+    """Put the generators into the states that a file keeps.
+
+    Raises:
+        CheckpointError: The file is damaged, or of another number of CUDA devices.
+    """
+    try:
+        kept = json.loads(path.read_bytes())
+        tensors = {name: torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8) for name, text in kept["bytes"].items()}
+        states = decode_tree(kept["states"], tensors)
+        check_rng(states)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            "the random numbers that the run began with cannot be read", received=f"{path}: {error!r}"
+        ) from error
+    restore_rng(states)
+
+
+def reseed_rng(seed: int) -> None:
+    """Seed all of these generators anew; numpy's only if the process has imported it."""
+    random.seed(seed)
+    torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed % 2**32)
 
 
 def restore_rng(saved: dict[str, Any]) -> None:

@@ -89,6 +89,12 @@ class TorchReader:
             self._pending.append(_copy(step, {}, away, is_excused=False, refused=None, is_apart=True))
         return Reading(step, ready, refused, is_apart=True)
 
+    def drain(self) -> list[Reading]:
+        """Return all readings that are not complete yet, oldest first; waits for the device."""
+        if self._pending:
+            self._pending[-1].event.synchronize()
+        return self._completed()
+
     def discard(self) -> None:
         """Forget values that are not complete yet."""
         self._pending.clear()

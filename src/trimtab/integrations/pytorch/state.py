@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,10 +21,18 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trimtab.actuation.checkpoint_files import delete_checkpoint, open_checkpoint, write_checkpoint
+from trimtab.actuation.checkpoint_files import (
+    EXTRA,
+    Content,
+    delete_checkpoint,
+    list_checkpoints,
+    open_checkpoint,
+    read_manifest,
+    write_checkpoint,
+)
 from trimtab.errors import ActuationError, CheckpointError, TrimtabError, UsageError
 from trimtab.integrations.pytorch.bindings.groups import unwrap
-from trimtab.integrations.pytorch.rng import capture_rng, check_rng, restore_rng
+from trimtab.integrations.pytorch.rng import capture_rng, check_rng, reseed_rng, restore_rng
 from trimtab.integrations.pytorch.stateful import Stateful, check_module, check_optimizer, form, load_state, state_of
 from trimtab.integrations.pytorch.tree import decode_tree, encode_tree
 
@@ -76,20 +85,24 @@ class TorchStateStore:
         """Whether the loader has ``skip``."""
         return callable(getattr(self._loader, "skip", None))
 
-    def save(self, id: str, extra: dict[str, Any]) -> None:
-        """Save the state under ``id``; visible only once complete.
+    def save(self, id: str, extra: dict[str, Any]) -> str:
+        """Save the state under ``id`` and return its hash; visible only once complete.
 
         Raises:
             CheckpointError: Nothing is visible under ``id``; go on without this checkpoint.
         """
         try:
-            tree, tensors = encode_tree({**self._capture(), "extra": extra}, "state")
-            text = json.dumps({"schema": SCHEMA, "state": tree}, allow_nan=False).encode()
+            tree, tensors = encode_tree(self._capture(), "state")
+            text = _json({"schema": SCHEMA, "state": tree})
+            beside = _json({name: _without_tensors(value, f"state.extra.{name}") for name, value in extra.items()})
         except TrimtabError:
             raise
         except Exception as error:  # whatever a user's state_dict raises: this checkpoint is not to be had
             raise CheckpointError("the state could not be read", received=repr(error), next_step="go on without it") from error
-        write_checkpoint(self._root, id, {STATE: text, TENSORS: lambda path: _write_tensors(tensors, path)})
+        files: dict[str, Content] = {STATE: text, EXTRA: beside, TENSORS: lambda path: _write_tensors(tensors, path)}
+        write_checkpoint(self._root, id, files)
+        written = read_manifest(self._root, id).files
+        return hashlib.sha256(f"{written[STATE].sha256} {written[TENSORS].sha256}".encode()).hexdigest()
 
     def is_healthy(self) -> bool:
         """Return whether all parameters, buffers and optimizer states are finite; waits for the device once."""
@@ -119,6 +132,21 @@ class TorchStateStore:
         self._optimizer.zero_grad(set_to_none=True)
         return saved["extra"]
 
+    def hashes(self) -> dict[str, str]:
+        """Return a SHA-256 of each part of the present state; waits for the device."""
+        captured = self._capture()
+        further: dict[str, Any] = captured.pop("further")
+        generators: dict[str, Any] = captured.pop("rng")
+        parts = {**captured, **further, **{f"rng/{name}": state for name, state in generators.items()}}
+        return {name: _hash(*encode_tree(part, "part")) for name, part in parts.items()}
+
+    def reseed(self, seed: int) -> None:
+        """Let every generator go on from another seed, and the loader's order too if it has ``reseed``."""
+        reseed_rng(seed)
+        reseed = getattr(self._loader, "reseed", None)
+        if callable(reseed):
+            reseed(seed)
+
     def skip(self, count: int) -> None:
         """Pass over the loader's next ``count`` batches.
 
@@ -129,6 +157,10 @@ class TorchStateStore:
         if not callable(skip):
             raise ActuationError("the loader cannot skip batches", next_step="use a loader with skip(), as ResumableLoader")
         skip(count)
+
+    def ids(self) -> tuple[str, ...]:
+        """Return the names of all complete checkpoints; their files are not verified."""
+        return list_checkpoints(self._root)
 
     def delete(self, id: str) -> None:
         """Remove a checkpoint that is no longer needed; without effect if there is none."""
@@ -238,11 +270,33 @@ def _all_finite(tensors: list[Tensor]) -> bool:
     return all(bool(torch.isfinite(torch.stack(found)).all()) for found in largest.values())
 
 
+def _json(tree: object) -> bytes:
+    return json.dumps(tree, allow_nan=False).encode()
+
+
+def _without_tensors(value: object, where: str) -> object:
+    tree, tensors = encode_tree(value, where)
+    if tensors:
+        raise CheckpointError("a tensor is no JSON-ready value", received=next(iter(tensors)))
+    return tree
+
+
+def _hash(tree: object, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(_json(tree))
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {form(tensor)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def _decode_files(directory: Path) -> dict[str, Any]:
     text = json.loads((directory / STATE).read_bytes())
     if text["schema"] != SCHEMA:
         raise CheckpointError("the state was saved by another version", received=text["schema"], allowed=f"schema {SCHEMA}")
-    return decode_tree(text["state"], _read_tensors(directory / TENSORS))
+    extra = json.loads((directory / EXTRA).read_bytes())
+    state = decode_tree(text["state"], _read_tensors(directory / TENSORS))
+    return {**state, "extra": {name: decode_tree(value, {}) for name, value in extra.items()}}
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:

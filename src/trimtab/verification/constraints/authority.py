@@ -19,6 +19,9 @@ def _budget(case: Case) -> list[str]:
     if case.source == "reflex":
         left = envelope.authority.reflex_rollbacks - standing.reflex_rollbacks_used
         return [f"the reflex has used its {standing.reflex_rollbacks_used} rollbacks"] if rolls_back and left <= 0 else []
+    if case.source == "schedule":
+        is_covered = isinstance(case.action, (Adjust, Stop))
+        return [] if is_covered else ["a schedule adjusts and stops, and does nothing else"]
     if standing.interventions_left(envelope) <= 0:
         return [f"the authority budget of {envelope.authority.interventions} interventions is used up"]
     if isinstance(case.action, Stop) and not envelope.authority.may_stop:
@@ -32,7 +35,7 @@ def _arity(case: Case) -> list[str]:
     if not isinstance(case.action, (Adjust, RollbackAndAdjust)):
         return []
     names = [change.control for change in changes_of(case.action)]
-    most = case.envelope.authority.controls_per_intervention
+    most = len(names) if case.source == "schedule" else case.envelope.authority.controls_per_intervention
     wrong: list[str] = []
     if not 1 <= len(names) <= most:
         wrong.append(f"{len(names)} controls in one intervention; allowed: 1 to {most}")

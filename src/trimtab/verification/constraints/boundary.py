@@ -6,12 +6,13 @@ from trimtab.verification.case import Case
 
 
 def boundary(case: Case) -> list[str]:
-    """Reject a manager's change between two boundaries; the reflex need not wait."""
+    """Reject a change between two boundaries; the reflex need not wait, a schedule counts the steps of the weights."""
     if case.source == "reflex":
         return []
     every = case.envelope.deliberation.boundary_every_steps
+    step = case.standing.step if case.lineage_step is None else case.lineage_step
     return [
-        f"{control.name}: changes only after every {every} steps, not after step {case.standing.step}"
+        f"{control.name}: changes only after every {every} steps, not after step {step}"
         for control, _ in case.known_changes()
-        if not case.envelope.is_open(control, case.standing.step)
+        if not case.envelope.is_open(control, step)
     ]

@@ -6,8 +6,8 @@ from trimtab.verification.case import Case
 
 
 def dwell(case: Case) -> list[str]:
-    """Reject a manager's change of a control that changed too recently; the reflex need not wait."""
-    if case.source == "reflex":
+    """Reject a manager's change of a control that changed too recently; nobody else need wait."""
+    if case.source != "manager":
         return []
     return [
         f"{control.name}: must stand for {left} more steps"

@@ -6,7 +6,7 @@ from trimtab.verification.case import Case
 
 
 def max_values(case: Case) -> list[str]:
-    """Reject a manager's value that the control never had, once its distinct values are used up; the reflex may cost more."""
+    """Reject a value that the control never had, once its distinct values are used up; the reflex may cost more."""
     if case.source == "reflex":
         return []
     return [

@@ -6,8 +6,8 @@ from trimtab.verification.case import Case
 
 
 def permitted_moves(case: Case) -> list[str]:
-    """Reject a manager's values that no permitted move reaches; the reflex has a move of its own."""
-    if case.source == "reflex":
+    """Reject a manager's values that no permitted move reaches; the reflex and a schedule have values of their own."""
+    if case.source != "manager":
         return []
     base = case.base_recipe()
     wrong: list[str] = []

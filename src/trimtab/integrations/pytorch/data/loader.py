@@ -92,6 +92,10 @@ class ResumableLoader:
         """
         self._sampler.skip(count)
 
+    def reseed(self, stream: int) -> None:
+        """Go on in another order from the next batch on, as `ResumableBatchSampler.reseed` says."""
+        self._sampler.reseed(stream)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position, the batch size, and what the order depends on; JSON-ready."""
         return self._sampler.state_dict()

@@ -15,7 +15,14 @@ from torch import Tensor
 from torch.utils.data import default_collate  # pyright: ignore[reportUnknownVariableType]  # untyped in torch
 
 from trimtab.errors import CheckpointError, UsageError, nearest
-from trimtab.integrations.pytorch.data.order import IndexedDataset, check_whole, draw_bits, draw_order
+from trimtab.integrations.pytorch.data.order import (
+    IndexedDataset,
+    check_stream,
+    check_whole,
+    draw_bits,
+    draw_order,
+    stream_key,
+)
 
 
 class MixtureLoader:
@@ -62,6 +69,7 @@ class MixtureLoader:
         self._weights = {name: _check_weight(name, weights[name]) for name in self._datasets}
         self._batch_size = check_whole("batch_size", batch_size)
         self._seed = seed
+        self._stream = 0
         self._collate = collate_fn
         self._taken = dict.fromkeys(self._datasets, 0)
         self._orders: dict[str, tuple[int, Tensor]] = {}
@@ -122,9 +130,21 @@ class MixtureLoader:
             raise UsageError("batches cannot be skipped backwards", received=count, allowed=">= 0")
         _, self._taken = self._draw(count * self._batch_size)
 
+    def reseed(self, stream: int) -> None:
+        """Draw otherwise from the next batch on: items of a source may come twice or not at all in its present pass.
+
+        Args:
+            stream: Which draws; 0 for those of the seed alone. It is part of the position.
+
+        Raises:
+            UsageError: Give a whole number >= 0.
+        """
+        self._stream = check_stream(stream)
+        self._orders.clear()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position, the batch size, the weights, and what the draws depend on; JSON-ready."""
-        settings = {"batch_size": self._batch_size, "weights": self.weights}
+        settings = {"batch_size": self._batch_size, "weights": self.weights, "stream": self._stream}
         return {"taken": self.items_seen_by_source, **settings, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -147,8 +167,11 @@ class MixtureLoader:
         try:
             weights = {name: _check_weight(name, value) for name, value in self._by_source(state, "weights").items()}
             size = check_whole("batch_size", state.get("batch_size"))
+            stream = check_stream(state.get("stream", 0))
         except UsageError as error:
             raise CheckpointError("the saved mixture is malformed", received=str(error)) from error
+        if stream != self._stream:
+            self.reseed(stream)
         self._taken, self._weights, self._batch_size = taken, weights, size
 
     def _by_source(self, state: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -168,7 +191,7 @@ class MixtureLoader:
         chosen: list[tuple[str, int]] = []
         total = math.fsum(self._weights.values())
         for number in range(first, first + count):
-            left = draw_bits(f"{self._seed}:source:{number}") / 2**64 * total
+            left = draw_bits(stream_key(f"{self._seed}:source:{number}", self._stream)) / 2**64 * total
             name = ""
             for name, weight in self._weights.items():  # noqa: B007  # the last one takes what rounding leaves over
                 left -= weight
@@ -182,7 +205,10 @@ class MixtureLoader:
         """Return the index of a source's item by its number over all passes."""
         epoch, place = divmod(number, self._sizes[source])
         if source not in self._orders or self._orders[source][0] != epoch:
-            self._orders[source] = (epoch, draw_order(self._sizes[source], f"{self._seed}:{source}:{epoch}"))
+            self._orders[source] = (
+                epoch,
+                draw_order(self._sizes[source], stream_key(f"{self._seed}:{source}:{epoch}", self._stream)),
+            )
         return int(self._orders[source][1][place])
 
 

@@ -34,6 +34,22 @@ def draw_bits(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
 
 
+def check_stream(value: object) -> int:
+    """Return which of a loader's orders is meant, 0 for that of its seed alone.
+
+    Raises:
+        UsageError: Give a whole number >= 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UsageError("the order is malformed", received=repr(value), allowed="a whole number >= 0")
+    return value
+
+
+def stream_key(key: str, stream: int) -> str:
+    """Return the key of an order in another stream."""
+    return f"{key}:stream:{stream}" if stream else key
+
+
 def check_whole(what: str, value: object) -> int:
     """Return ``value`` if it is a whole number >= 1.
 

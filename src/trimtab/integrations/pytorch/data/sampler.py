@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from trimtab.errors import CheckpointError, UsageError
-from trimtab.integrations.pytorch.data.order import check_whole, draw_order
+from trimtab.integrations.pytorch.data.order import check_stream, check_whole, draw_order, stream_key
 
 _T = TypeVar("_T")
 
@@ -60,6 +60,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
         self._seed = seed
         self._shuffle = shuffle
         self._drop_last = drop_last
+        self._stream = 0
         self._epoch = 0
         self._item = 0
         self._order: tuple[int, Tensor] | None = None
@@ -134,9 +135,22 @@ class ResumableBatchSampler(Sampler[list[int]]):
             self._epoch, self._item, count = self._epoch + epochs + 1, 0, batches + 1
         self._item = min(self._item + count * self._batch_size, self._num_items)
 
+    def reseed(self, stream: int) -> None:
+        """Go on in another order from the next batch on: items of this epoch may come twice or not at all.
+
+        Args:
+            stream: Which order; 0 for that of the seed alone. It is part of the position.
+
+        Raises:
+            UsageError: Give a whole number >= 0.
+        """
+        self._stream = check_stream(stream)
+        self._order = None
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position, the batch size, and what the order depends on; JSON-ready."""
-        return {"epoch": self._epoch, "item": self._item, "batch_size": self._batch_size, **self._identity()}
+        position = {"epoch": self._epoch, "item": self._item, "stream": self._stream}
+        return {**position, "batch_size": self._batch_size, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a saved position and batch size; a running iteration goes on from there.
@@ -159,6 +173,12 @@ class ResumableBatchSampler(Sampler[list[int]]):
             size = self._check_size(state.get("batch_size"))
         except UsageError as error:
             raise CheckpointError("the saved batch size is malformed", received=str(error)) from error
+        try:
+            stream = check_stream(state.get("stream", 0))
+        except UsageError as error:
+            raise CheckpointError("the saved order is malformed", received=str(error)) from error
+        if stream != self._stream:
+            self.reseed(stream)
         self._epoch, self._item, self._batch_size = epoch, item, size
 
     def _identity(self) -> dict[str, Any]:
@@ -186,7 +206,8 @@ class ResumableBatchSampler(Sampler[list[int]]):
     def _present(self) -> list[int]:
         """Return the batch at the position."""
         if self._order is None or self._order[0] != self._epoch:
-            drawn = draw_order(self._num_items, f"{self._seed}:{self._epoch}") if self._shuffle else None
+            key = stream_key(f"{self._seed}:{self._epoch}", self._stream)
+            drawn = draw_order(self._num_items, key) if self._shuffle else None
             self._order = (self._epoch, torch.arange(self._num_items, device="cpu") if drawn is None else drawn)
         chosen = self._order[1][self._item : self._item + self._batch_size]
         return cast("list[int]", chosen.tolist())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch

@@ -114,6 +114,11 @@ class ResumableDataLoader:
         self._position.skip(count)
         self._running = None
 
+    def reseed(self, stream: int) -> None:
+        """Go on in another order from the next batch on, as `ResumableBatchSampler.reseed` says."""
+        self._position.reseed(stream)
+        self._running = None
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position, the batch size, and what the order depends on; JSON-ready."""
         return self._position.state_dict()

@@ -1,0 +1,77 @@
+"""A panel as a figure of the page: its title, a key with the newest values, and the plot.
+
+The page's script writes the values under the pointer into the key; without it they stay the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from trimtab.report.page.markup import Markup, join, name, tag
+from trimtab.report.page.plot import COLOURS, Line, Panel, badge_rows, draw_panel
+from trimtab.report.scale import drawable
+from trimtab.report.words import clean, counted, number
+
+
+def figure(panel: Panel, *, size: str = "") -> Markup:
+    """Return a panel as a figure; ``size`` is a class of the page's style."""
+    title = clean(panel.title, 120)
+    notes = [panel.note, "log scale" if panel.y.is_log else ""]
+    note = tag("span", " · ".join(filter(None, notes)), class_="note")
+    read = tag("span", class_="at", aria_live="polite")
+    caption = tag("figcaption", tag("h4", name(title)), tag("span", *_key(panel), class_="key"), note, read)
+    plot = tag(
+        "svg",
+        draw_panel(panel),
+        class_=f"plot rows{badge_rows(panel)}",
+        height=str(panel.height),
+        role="group",
+        aria_label=_summary(panel),
+        data_x=_span(panel.x.low, panel.x.high),
+        data_y=_span(panel.y.low, panel.y.high),
+        data_log=panel.y.is_log,
+    )
+    return tag("figure", caption, plot, class_=f"chart {size}".strip(), tabindex="0")
+
+
+def legend(panels: Sequence[Panel]) -> Markup:
+    """Return what the lines across the panels stand for."""
+    kinds = {mark.kind for panel in panels for mark in panel.marks}
+    told = {"adjust": "adjusted", "rollback": "rolled back", "reflex": "reflex"}
+    entries = [_sample(f"mark {kind}", words) for kind, words in told.items() if kind in kinds]
+    if any(panel.undone for panel in panels):
+        entries.append(_sample("undone", "undone by a rollback", is_flat=True))
+    if any(panel.resumes for panel in panels):
+        entries.append(_sample("resume", "resumed by another process"))
+    if any(panel.bounds for panel in panels):
+        entries.append(tag("li", tag("i", class_="swatch beyond"), "outside the envelope"))
+    return tag("ul", *entries, class_="legend") if entries else join()
+
+
+def _sample(class_: str, words: str, *, is_flat: bool = False) -> Markup:
+    ends = {"x1": "1", "x2": "15", "y1": "7", "y2": "7"} if is_flat else {"x1": "8", "x2": "8", "y1": "0", "y2": "14"}
+    line = tag("line", class_=class_, **ends)
+    return tag("li", tag("svg", line, class_="sample", width="16", height="14", aria_hidden="true"), words)
+
+
+def _key(panel: Panel) -> Iterator[Markup]:
+    for line in panel.lines:
+        label = join() if len(panel.lines) == 1 else tag("span", name(line.label, 60), class_="of")
+        swatch = tag("i", class_=f"swatch c{line.place % COLOURS}")
+        yield tag("span", swatch, label, tag("b", number(_newest(line))), class_="value")
+
+
+def _newest(line: Line) -> float | None:
+    return line.points[-1][1] if line.points else None
+
+
+def _summary(panel: Panel) -> str:
+    """Say in words what the plot shows."""
+    values = [value for line in panel.lines for _, value in line.points if drawable(value)]
+    shown = f"from {number(min(values))} to {number(max(values))}" if values else "no finite value yet"
+    marks = f", {counted(len(panel.marks), 'intervention')}" if panel.marks else ""
+    return f"{clean(panel.title, 120)}: {shown}{marks}"
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low!r} {high!r}"

@@ -1,0 +1,75 @@
+"""The run of the golden ledger: the controller lives through everything that a ledger can hold, without a clock or chance."""
+
+from __future__ import annotations
+
+import math
+
+from tests.builders import an_envelope
+from tests.courses import counting
+from tests.fake_run import Run
+from trimtab.actuation.binding import ReadBack
+from trimtab.controller.event import (
+    AnswerFailed,
+    CheckpointWritten,
+    EnactmentFailed,
+    ProblemFound,
+    ReadBackTaken,
+    RunClosed,
+    RunWentOn,
+)
+from trimtab.controller.state import State
+from trimtab.controller.transitions import fold
+from trimtab.controls.envelope import Authority
+from trimtab.decision.action import Adjust, Change, Rollback
+from trimtab.ledger.record import Origin, Record, RunResumed
+
+
+def records_of_a_run() -> list[Record]:
+    """Return the records of a run that is answered, rejected, rolled back, fails, is resumed and ends."""
+    run = Run(an_envelope(authority=Authority(may_stop=True)), can_skip=True)
+    run.give(CheckpointWritten(0, "step-00000000", "5" * 64))
+    _answered(run)
+    _troubled(run)
+    _resumed(run, origin=None)
+    run.evaluate(500, 1.4)
+    run.intervene(500, Rollback("step-00000100"))  # that checkpoint is gone: rejected
+    run.evaluate(600, -0.0)
+    _resumed(run, origin=Origin("branch", "another", "a" * 64, 2, "nothing", 7))
+    run.evaluate(600, 5e-324)
+    run.give(RunClosed(600, "finished"))
+    return run.records
+
+
+def _answered(run: Run) -> None:
+    run.evaluate(100, 2.0)
+    option = next(option for option in run.briefings[-1].surface.adjustable if option.control == "dropout")
+    run.intervene(100, Adjust((Change("dropout", option.values[-1]),)), gain=0.01)
+    value = run.now.recipe["dropout"]
+    run.give(ReadBackTaken(111, 1, (ReadBack("dropout", value, value, holds=True),)))
+    run.evaluate(200, 1.5)
+    run.give(AnswerFailed(205, run.now.num_questions, "late", "no answer within 30 s"))
+    run.give(AnswerFailed(206, 1, "error", "not JSON"))
+
+
+def _troubled(run: Run) -> None:
+    run.fault(210)
+    run.done(210)
+    run.give(ProblemFound(220, "disk", "\u2028 \x00 \U0001f6e9 full"))
+    run.evaluate(300, math.nan)
+    run.evaluate(400, 1.45)
+    run.fault(410, "divergence")
+    run.give(EnactmentFailed(410, run.now.recipe, "the checkpoint is damaged", unusable=run.ids[-1]))
+
+
+def _resumed(run: Run, origin: Origin | None) -> None:
+    """Let another process go on from the newest checkpoint: what was recorded after it is left."""
+    saved = run.ids[-1]
+    course = [(number, run.records[number]) for number in counting(run.records)]
+    after = max(number for number, record in course if record.kind == "checkpoint_saved" and record.checkpoint == saved)
+    state: State | None = None
+    for number, record in course:
+        state = fold(state, record) if number <= after else state
+    assert state is not None
+    run.state, run.refolded = None, state
+    resumed = RunResumed(int(saved.removeprefix("step-")), saved, after, (("trimtab", "0.1.0"),), origin=origin)
+    run.give(RunWentOn(resumed, state))
