@@ -98,6 +98,15 @@ def run_to_the_end(killed: Killed, **arguments: Any) -> tuple[dict[int, str], in
     return hashes_of(end.said), next(words[1] for words in end.said if words[0] == "points")
 
 
+def check_steps(before: dict[int, str], resumed: dict[int, str], whole: dict[int, str], what: str) -> None:
+    """Check that every step was made, and came to the state that it has in a run that nobody killed."""
+    missing = whole.keys() - before.keys() - resumed.keys()
+    # A step may have been saved, and not yet said, when the process died: then the next one shows its state.
+    assert missing <= {min(resumed, default=STEPS + 1) - 1}, f"{what}: steps {sorted(missing)} are missing"
+    for step, hash_ in [*before.items(), *resumed.items()]:
+        assert hash_ == whole[step], f"{what}: step {step} has another state"
+
+
 if __name__ == "__main__":
     warm = torch.nn.Parameter(torch.ones(1))
     warm.grad = torch.ones(1)

@@ -14,7 +14,7 @@ from tests.integration.pytorch.conftest import WORKLOADS, Workload, supervise
 from tests.integration.pytorch.managed import boundary, script
 from tests.promises.counting import Tally
 from tests.promises.killing import Killed
-from tests.promises.managed_training import PLAN, STEPS, evaluate, hashes_of, run_to_the_end
+from tests.promises.managed_training import PLAN, STEPS, check_steps, evaluate, hashes_of, run_to_the_end
 from trimtab.ledger.course import iter_course
 from trimtab.ledger.reading import iter_ledger, read_ledger
 from trimtab.ledger.record import ActionApplied, ActionFailed, ActionIntended, RunEnded
@@ -68,26 +68,33 @@ def _train(
 def test_the_run_is_touched_only_once_the_intent_is_on_disk(
     name: str, tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = engine.enact
     for seed in range(tally.goal("managed runs looked at", portion=1, full=10)):
-        disk = Disk(tmp_path / str(seed) / "ledger.jsonl", monkeypatch)
-        touched: list[int] = []
-
-        def enact(verified: Any, *rest: Any, disk: Disk = disk, touched: list[int] = touched) -> Any:
-            intended = [record for record in disk.records() if isinstance(record, ActionIntended)]
-            assert len(intended) == len(touched) + 1, "the run would be changed before its intent is on disk"
-            assert (intended[-1].action, intended[-1].recipe) == (verified.action, verified.recipe)
-            touched.append(intended[-1].intervention)
-            return real(verified, *rest)
-
-        monkeypatch.setattr(engine, "enact", enact)
-        supervisor, _ = _train(name, tally.seed(seed), tmp_path / str(seed))
-        done = [r.intervention for r in disk.records() if isinstance(r, (ActionApplied, ActionFailed))]
-        assert not supervisor.is_held
-        assert touched == done == [1, 2, 3]
-        disk.close()
+        with monkeypatch.context() as patch:
+            touched = _touched(name, tally.seed(seed), tmp_path / str(seed), patch)
         tally.count("managed runs looked at")
         tally.count("changes whose intent was on disk before", len(touched))
+
+
+def _touched(name: str, seed: int, path: Path, patch: pytest.MonkeyPatch) -> list[int]:
+    """Run once; return the interventions, each of which found its intent on disk."""
+    disk = Disk(path / "ledger.jsonl", patch)
+    touched: list[int] = []
+    real = engine.enact
+
+    def enact(verified: Any, *rest: Any) -> Any:
+        intended = [record for record in disk.records() if isinstance(record, ActionIntended)]
+        assert len(intended) == len(touched) + 1, "the run would be changed before its intent is on disk"
+        assert (intended[-1].action, intended[-1].recipe) == (verified.action, verified.recipe)
+        touched.append(intended[-1].intervention)
+        return real(verified, *rest)
+
+    patch.setattr(engine, "enact", enact)
+    supervisor, _ = _train(name, seed, path)
+    done = [r.intervention for r in disk.records() if isinstance(r, (ActionApplied, ActionFailed))]
+    assert not supervisor.is_held
+    assert touched == done == [1, 2, 3]
+    disk.close()
+    return touched
 
 
 class FailingJournal:
@@ -178,9 +185,7 @@ def test_killed_at_any_point_the_run_is_reconciled_when_it_goes_on(
         before, resumed = hashes_of(end.said), dict[int, str]()
         if not _has_ended(run_dir):
             resumed, _ = run_to_the_end(training, **given, run_dir=str(run_dir), resume=True)
-        assert before.keys() | resumed.keys() == whole.keys(), f"point {at}: steps are missing"
-        for step, hash_ in [*before.items(), *resumed.items()]:
-            assert hash_ == whole[step], f"point {at}: step {step} has another state"
+        check_steps(before, resumed, whole, f"point {at}")
         assert verify_run(run_dir).ok
         records = [entry.record for entry in iter_course(run_dir / "ledger.jsonl")]
         intended = [record.intervention for record in records if isinstance(record, ActionIntended)]

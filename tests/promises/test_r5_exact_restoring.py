@@ -13,7 +13,7 @@ from tests.integration.pytorch.conftest import WORKLOADS, supervise
 from tests.integration.pytorch.managed import boundary, problems, records
 from tests.promises.counting import Tally
 from tests.promises.killing import Killed
-from tests.promises.managed_training import STEPS, hashes_of, run_to_the_end
+from tests.promises.managed_training import STEPS, check_steps, hashes_of, run_to_the_end
 from trimtab.decision.action import Rollback, checkpoint_of
 from trimtab.decision.briefing import Briefing
 from trimtab.decision.proposal import Expectation, Proposal
@@ -94,9 +94,7 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(
         assert end.was_killed or after is not None, end
         resumed, _ = run_to_the_end(training, **given, resume=True)
         before = hashes_of(end.said)
-        assert before.keys() | resumed.keys() == whole.keys(), f"steps are missing: {given}"
-        for step, hash_ in [*before.items(), *resumed.items()]:
-            assert hash_ == whole[step], f"{given}, killed at {at_step or after}: step {step} has another state"
+        check_steps(before, resumed, whole, f"{given}, killed at {at_step or after}")
         found = verify_run(run_dir, with_checkpoints=True)
         assert found.ok, found
         tally.count("SIGKILLs of a run that was resumed", end.was_killed)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+_KEYS: Final = frozenset(("op", "at", "inputs", "random", "outputs"))
 
 
 def parted_operation(one: Path, other: Path) -> str:
@@ -42,7 +44,11 @@ def _difference(line: dict[str, Any], again: dict[str, Any]) -> str:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        if not isinstance(line, dict) or not _KEYS <= line.keys():
+            raise ValueError(f"{path} is no trace: {line!r}"[:300])
+    return lines
 
 
 def _named(line: dict[str, Any]) -> str:

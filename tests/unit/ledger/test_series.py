@@ -170,3 +170,35 @@ def test_rows_are_written_in_canonical_form(tmp_path: Path) -> None:
     coded = {name: freeze(value) for name, value in values.items()}
     written = (tmp_path / "series.jsonl").read_text(encoding="ascii")
     assert written == canonical({"n": 7, "step": 42, "v": coded}) + "\n"
+
+
+@pytest.mark.parametrize("back_to", [-1, 0, 5, 9, 50])
+def test_after_going_back_only_rows_up_to_there_are_left_and_others_follow(path: Path, back_to: int) -> None:
+    series = SeriesFile(path)
+    for n in range(10):
+        series.append(n, 100 - n, {"loss": float(n)})
+    series.rewind(back_to)
+    assert [row.sequence for row in read_series(path)] == [n for n in range(10) if n <= back_to]
+    series.append(11, 1, {"loss": 0.5})
+    series.flush()
+    assert read_series(path)[-1] == Row(11, 1, {"loss": 0.5})
+    assert len(read_series(path)) == min(back_to + 1, 10) + 1
+
+
+def test_going_back_cuts_off_a_torn_last_row_and_needs_no_file(path: Path) -> None:
+    SeriesFile(path).rewind(3)
+    assert not path.exists()
+    path.write_bytes(b'{"n":1,"step":1,"v":{}}\n{"n":2,"st')
+    series = SeriesFile(path)
+    series.rewind(5)
+    series.append(3, 3, {})
+    series.flush()
+    assert [row.sequence for row in read_series(path)] == [1, 3]
+
+
+def test_a_damaged_row_does_not_keep_a_run_from_going_back_and_is_still_told_to_its_reader(path: Path) -> None:
+    path.write_bytes(b'{"n":1,"step":1,"v":{}}\nnonsense\n{"n":3,"step":3,"v":{}}\n')
+    SeriesFile(path).rewind(1)
+    assert path.read_bytes() == b'{"n":1,"step":1,"v":{}}\nnonsense\n'
+    with pytest.raises(LedgerDamaged, match=r":2: a row"):
+        read_series(path)

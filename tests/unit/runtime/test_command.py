@@ -16,16 +16,16 @@ from trimtab.errors import RunDirectoryError
 from trimtab.runtime.command import Command, read_command, this_command, write_command
 
 SECRETS = {
-    "OPENAI_API_KEY": "sk-1",
-    "ANTHROPIC_API_KEY": "sk-2",
-    "HF_TOKEN": "hf-3",
-    "WANDB_API_KEY": "w-4",
-    "AWS_SECRET_ACCESS_KEY": "a-5",
-    "TORCH_HUB_TOKEN": "t-6",
-    "NCCL_DB_PASSWORD": "n-7",
+    "OPENAI_API_KEY": "hidden-1",
+    "ANTHROPIC_API_KEY": "hidden-2",
+    "HF_TOKEN": "hidden-3",
+    "WANDB_API_KEY": "hidden-4",
+    "AWS_SECRET_ACCESS_KEY": "hidden-5",
+    "TORCH_HUB_TOKEN": "hidden-6",
+    "NCCL_DB_PASSWORD": "hidden-7",
     "HOME": "/home/ada",
     "PATH": "/secret/bin",
-    "MY_OMP_THREADS": "no",
+    "MY_OMP_THREADS": "eleven",
 }
 KEPT = {"OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false"}
 

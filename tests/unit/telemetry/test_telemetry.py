@@ -194,3 +194,16 @@ class TestTelemetry:
         for step in range(100, 200):
             telemetry.load_state(telemetry.state(), step)
         assert telemetry.rewinds == tuple(range(168, 200))
+
+    def test_a_process_that_goes_on_has_undone_nothing(self) -> None:
+        telemetry = Telemetry()
+        telemetry.observe(1, {"loss": 1.0})
+        telemetry.load_state(telemetry.state(), 60)
+        telemetry.observe(61, {"loss": 2.0})
+        state = json.loads(json.dumps(telemetry.state()))
+        other = Telemetry()
+        other.load_state(state, None)
+        assert other.state() == telemetry.state()
+        assert (other.rewinds, other.num_rewinds) == ((60,), 0)
+        other.load_state(state, 70)
+        assert (other.rewinds, other.num_rewinds) == ((60, 70), 1)

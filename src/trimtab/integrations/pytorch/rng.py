@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import sys
@@ -50,7 +51,8 @@ def write_rng(path: Path) -> None:
     """
     tree, tensors = encode_tree(capture_rng(), "rng")
     texts = {name: bytes(tensor.tolist()).hex() for name, tensor in tensors.items()}  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # untyped in torch
-    path.write_text(json.dumps({"states": tree, "bytes": texts}), encoding="ascii")
+    kept = {"states": tree, "bytes": texts}
+    path.write_text(json.dumps({**kept, "sha256": _hash(kept)}), encoding="ascii")
 
 
 def read_rng(path: Path) -> None:
@@ -61,6 +63,8 @@ def read_rng(path: Path) -> None:
     """
     try:
         kept = json.loads(path.read_bytes())
+        if kept.pop("sha256") != _hash(kept):
+            raise ValueError("its content is not as it was written")  # noqa: TRY301 - told as any other damage
         tensors = {name: torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8) for name, text in kept["bytes"].items()}
         states = decode_tree(kept["states"], tensors)
         check_rng(states)
@@ -69,6 +73,10 @@ def read_rng(path: Path) -> None:
             "the random numbers that the run began with cannot be read", received=f"{path}: {error!r}"
         ) from error
     restore_rng(states)
+
+
+def _hash(kept: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
 
 
 def reseed_rng(seed: int) -> None:

@@ -1,7 +1,8 @@
 """Trace every operation of one step, so that two repetitions that part there can be compared operation by operation.
 
 A trace is a file of JSON lines: ``{"op": NAME, "at": "FILE:LINE", "inputs": HASH, "random": HASH, "outputs": HASH}``. The
-inputs are hashed before the operation runs; random operations have the state of the generators beside them.
+inputs are hashed before the operation runs; random operations have the state of the generators beside them. Memory that an
+operation hands out uninitialised is zeroed while tracing: what happens to lie there is no difference.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # the documented way
 
 from trimtab.runtime.probe import Probes
 
+_UNINITIALISED: Final = ("aten.empty", "aten.new_empty")
 _OURS: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 
 
@@ -37,6 +39,8 @@ class StepTrace(TorchDispatchMode):
         inputs = _hash((args, dict(kwargs or {})))
         random = _hash(torch.get_rng_state()) if torch.Tag.nondeterministic_seeded in func.tags else ""
         result = func(*args, **(kwargs or {}))
+        if str(func).startswith(_UNINITIALISED) and isinstance(result, Tensor) and not result.is_meta:
+            result.zero_()
         # The arguments once more: an operation may write into them.
         traced = {"op": str(func), "at": _where(), "inputs": inputs, "random": random, "outputs": _hash((result, args))}
         self.lines.append(json.dumps(traced))

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from trimtab.errors import UsageError
-from trimtab.integrations.pytorch.data.order import IndexedDataset, draw_bits
+from trimtab.integrations.pytorch.data.order import IndexedDataset, draw_bits, stream_key
 from trimtab.integrations.pytorch.data.sampler import ResumableBatchSampler
 
 _OURS: Final = {
@@ -135,9 +135,11 @@ class ResumableDataLoader:
     def _take(self) -> Any:
         """Return the batch at the position, from workers that started there or have come there since."""
         if self._running is None:
-            self._ahead.load_state_dict(self._position.state_dict())
+            position = self._position.state_dict()
+            self._ahead.load_state_dict(position)
             # The seed of the workers, which a DataLoader would else draw from the global RNG.
-            self._generator.manual_seed(draw_bits(f"{self._seed}:workers:{self._position.epoch}:{self._position.item}") >> 1)
+            key = stream_key(f"{self._seed}:workers:{position['epoch']}:{position['item']}", position["stream"])
+            self._generator.manual_seed(draw_bits(key) >> 1)
             self._running = iter(self._loader)
         try:
             return next(self._running)
