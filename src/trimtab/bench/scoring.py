@@ -75,12 +75,14 @@ def few_paired_effect(treated: Sequence[float], control: Sequence[float]) -> Eff
         control: The results of the same seeds, in the same order.
 
     Raises:
-        UsageError: Give two sequences of the same length, not empty.
+        UsageError: Give two sequences of the same length, not empty, of finite numbers.
 
     References:
         Student (1908), The probable error of a mean.
     """
     differences = _differences(treated, control)
+    if not all(map(math.isfinite, differences)):
+        raise UsageError("a result is not finite", received=differences, next_step="leave its pair out and say so")
     mean, degrees = fmean(differences), len(differences) - 1
     if not degrees:
         return Effect(mean, -math.inf, math.inf, 1)

@@ -24,7 +24,7 @@ from trimtab.ledger.record import Record
 from trimtab.report.account import Decision, Point
 from trimtab.report.parting import DecisionPair, Parting, RecipeStretch, Seen, Unlike, part
 from trimtab.report.scale import Curve, Mark
-from trimtab.report.words import ENDINGS, used
+from trimtab.report.words import ENDINGS, follows, used
 
 _MOST_LISTED: Final = 12
 _SIDES: Final = ("A", "B")
@@ -96,10 +96,7 @@ def _head(side: str, seen: Seen, of: _Named) -> Text:
     text.append(f" · {clean(summary.manager, 100)} · ")
     text.append(status, STATUS_STYLES[status])
     if seen.origin is not None:
-        what = "a replay" if seen.origin.kind == "replay" else f"a branch at question {seen.origin.decision}"
-        change = f", {clean(seen.origin.change, 200)}" if seen.origin.change else ""
-        seed = f", seed {seen.origin.seed}" if seen.origin.seed else ""
-        text.append(f"\n   {what} of {clean(seen.origin.run, 200)}{change}{seed}", "bright_black")
+        text.append(f"\n   {follows(seen.origin)}", "bright_black")
     return text
 
 

@@ -224,6 +224,8 @@ def _said(effect: Effect | None, words: str, objective: Objective, pairs: list[P
         return Text(f"{change}: one seed, an anecdote", "yellow")
     if all(pair == Pair(pair.seed, pairs[0].control, pairs[0].treated) for pair in pairs):
         return Text(f"{change}, alike for every seed: nothing in this run is random, so it is one observation", "yellow")
+    if not effect.mean and effect.low == effect.high:
+        return Text(f"{words}: both answers came to the same {clean(objective.signal, 80)} for every seed", "yellow")
     verdict = "" if effect.excludes_zero else "; it may be nothing"
     return Text(f"{change} [{effect.low:+.4g}, {effect.high:+.4g}] (95%, {effect.num_pairs} seeds){verdict}")
 

@@ -16,7 +16,7 @@ from trimtab.cli.terminal import STATUS_STYLES, chart, clean, counted, make_cons
 from trimtab.decision.consultation import Consultation
 from trimtab.report.account import Decision, Ending, Point, Proposed, RunSummary, Timeline
 from trimtab.report.scale import Curve, Mark, MarkKind
-from trimtab.report.words import ENDINGS, expected, used
+from trimtab.report.words import ENDINGS, expected, follows, used
 from trimtab.verification.verdict import Rejection
 
 _STYLES: Final[dict[Ending, str]] = {
@@ -87,6 +87,10 @@ def _print_summary(console: Console, summary: RunSummary, status: str) -> None:
     rows.add_row("recipe", _recipe(summary))
     if summary.is_shadow:
         rows.add_row("shadow", Text("the manager's proposals are judged and recorded; none is applied", "cyan"))
+    if summary.origin is not None:
+        rows.add_row("repeats", Text(follows(summary.origin)))
+    if summary.resumed_after:
+        rows.add_row("resumed", f"after step {', '.join(map(str, summary.resumed_after[-10:]))}")
     for note in summary.notes:
         rows.add_row("note", Text(clean(note), "yellow"))
     console.print(rows)

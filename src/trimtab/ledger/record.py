@@ -97,6 +97,7 @@ class RunResumed:
         after: Sequence number of the newest record that still counts.
         versions: Pairs of package and version.
         origin: Whose course the run follows from here; None for its own.
+        run: Name of the run from here on, if it is another one; empty for the same.
     """
 
     step: int
@@ -104,6 +105,7 @@ class RunResumed:
     after: int
     versions: tuple[tuple[str, str], ...]
     origin: Origin | None = None
+    run: str = ""
     kind: Literal["run_resumed"] = "run_resumed"
 
 

@@ -15,7 +15,7 @@ from trimtab.actuation.binding import ReadBack
 from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Expectation
 from trimtab.diagnosis.base import Symptom
-from trimtab.ledger.record import Answerer
+from trimtab.ledger.record import Answerer, Origin
 from trimtab.verification.verdict import Rejection, Source
 
 # What became of a decision. `open` is one whose end is not in the ledger (yet), `unanswered` one that was open when the
@@ -182,6 +182,8 @@ class RunSummary:
         problems: What went wrong beside the training.
         notes: What is limited in this run.
         versions: Packages and their versions.
+        resumed_after: Steps that other processes went on from.
+        origin: Whose course it follows; None for its own.
     """
 
     run: str
@@ -206,6 +208,8 @@ class RunSummary:
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     versions: Mapping[str, str]
+    resumed_after: tuple[int, ...]
+    origin: Origin | None
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON-ready values."""

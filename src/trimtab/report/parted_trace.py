@@ -46,7 +46,7 @@ def _difference(line: dict[str, Any], again: dict[str, Any]) -> str:
 def _lines(path: Path) -> list[dict[str, Any]]:
     lines: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for line in lines:
-        if not isinstance(line, dict) or not _KEYS <= line.keys():
+        if not isinstance(line, dict) or not line.keys() >= _KEYS:
             raise ValueError(f"{path} is no trace: {line!r}"[:300])
     return lines
 

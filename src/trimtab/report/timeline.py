@@ -29,6 +29,7 @@ from trimtab.ledger.record import (
     ReadBackRecorded,
     Record,
     RunEnded,
+    RunResumed,
     RunStarted,
     SymptomObserved,
     VerdictGiven,
@@ -78,6 +79,7 @@ class _Book:
         self._evaluations: list[Point] = []
         self._problems: list[Problem] = []
         self._num_rejections = 0
+        self._resumed: list[RunResumed] = []
 
     def enter(self, record: Record) -> None:
         before = self._state
@@ -85,6 +87,8 @@ class _Book:
         match record:
             case RunStarted():
                 self._started = record
+            case RunResumed():
+                self._resumed.append(record)
             case RunEnded():
                 self._ended = record
                 self._close()
@@ -213,7 +217,7 @@ class _Book:
         finite = [point for point in self._evaluations if math.isfinite(point.value)]
         sign = 1 if started.envelope.objective.direction == "minimize" else -1
         summary = RunSummary(
-            run=started.run,
+            run=next((record.run for record in reversed(self._resumed) if record.run), started.run),
             manager=started.manager,
             status=("stopped" if state.stop_reason else "ended") if self._ended else "not ended",
             ended_because=state.stop_reason or (self._ended.reason if self._ended else None),
@@ -235,6 +239,8 @@ class _Book:
             problems=tuple(self._problems),
             notes=started.notes,
             versions=dict(started.versions),
+            resumed_after=tuple(record.step for record in self._resumed if record.origin is None),
+            origin=next((record.origin for record in reversed(self._resumed) if record.origin is not None), None),
         )
         for intervention in state.interventions:
             place = self._by_intervention[intervention.number]

@@ -6,6 +6,7 @@ import math
 from typing import Final, Protocol
 
 from trimtab.decision.proposal import Expectation
+from trimtab.ledger.record import Origin
 from trimtab.report.account import Ending
 
 ENDINGS: Final[dict[Ending, str]] = {
@@ -62,6 +63,15 @@ def number(value: float | None) -> str:
 def counted(count: int, noun: str) -> str:
     """Return ``1 step``, ``2 steps``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def follows(origin: Origin) -> str:
+    """Say whose course a run follows."""
+    if origin.kind == "replay":
+        return f"a replay of {clean(origin.run, 200)}"
+    change = f"{clean(origin.change, 200)} instead" if origin.change else "as it was"
+    seed = f", seed {origin.seed}" if origin.seed else ""
+    return f"a branch of {clean(origin.run, 200)}: question {origin.decision}, {change}{seed}"
 
 
 def expected(expectation: Expectation) -> str:

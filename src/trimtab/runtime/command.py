@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trimtab.errors import RunDirectoryError
-from trimtab.runtime.exchange_form import write_whole
+from trimtab.runtime.files import write_whole
 
 SCHEMA: Final = "trimtab/command/1"
 _KEPT: Final = (

@@ -29,8 +29,8 @@ from trimtab.runtime.exchange_form import (
     question_name,
     read_regular,
     taken_name,
-    write_whole,
 )
+from trimtab.runtime.files import write_whole
 
 LOOK_EVERY_SECONDS: Final = 0.02
 BROKEN_AFTER_SECONDS: Final = 1.0

@@ -26,6 +26,7 @@ from trimtab.decision.wire import encode_proposal, proposal_from
 from trimtab.errors import ReplyError, TrimtabError, UsageError
 from trimtab.ledger.codec import decode, encode
 from trimtab.ledger.record import ManagerAsked
+from trimtab.runtime.files import write_new
 
 SCHEMA: Final = "trimtab/exchange/1"
 ANSWERED: Final = "answered"
@@ -178,7 +179,7 @@ def hand_in(folder: Path, number: int, answer: Mapping[str, object]) -> None:
     target = folder / answer_name(number)
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     try:
-        _write_new(temporary, json.dumps(answer, allow_nan=False).encode())
+        write_new(temporary, json.dumps(answer, allow_nan=False).encode())
         inode = temporary.lstat().st_ino
         _rename_new(temporary, target, taken=folder / taken_name(number))
     except FileExistsError:
@@ -225,22 +226,6 @@ def read_regular(path: Path, most: int = MAX_REPLY_BYTES) -> bytes:
     return data
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises:
-        OSError: It cannot be written; nothing is left of it.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        _write_new(temporary, data)
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-
-
 def name_of(text: str, default: str) -> str:
     """Return a name that somebody gave themselves as one short line; ``default`` if nothing is left of it."""
     shown = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * MAX_NAME])
@@ -267,14 +252,6 @@ def _asked(published: _Published) -> ManagerAsked:
     if not isinstance(asked, ManagerAsked) or asked.question != published.question:
         raise ValueError("what was asked is not this question")
     return asked
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    with suppress(FileNotFoundError):  # what a process of the same number left when it died
-        path.unlink()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
 
 
 def _rename_new(source: Path, target: Path, taken: Path) -> None:

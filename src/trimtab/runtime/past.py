@@ -114,6 +114,7 @@ def read_past(directory: RunDirectory) -> Past:
         after=point.after,
         versions=(),
         origin=None if repetition is None else repetition.origin,
+        run="" if repetition is None else directory.path.name,
     )
     return Past(
         started=started,

@@ -13,7 +13,7 @@ from trimtab.decision.proposal import Proposal
 from trimtab.decision.wire import encode_proposal, proposal_from
 from trimtab.errors import RunDirectoryError, TrimtabError
 from trimtab.ledger.record import Origin
-from trimtab.runtime.exchange_form import write_whole
+from trimtab.runtime.files import write_whole
 
 SCHEMA: Final = "trimtab/repetition/1"
 

@@ -117,8 +117,8 @@ def test_a_branch_is_told_as_what_it_is(capsys: pytest.CaptureFixture[str], in_a
     write_ledger(in_a_folder_of_runs / "branch", branch)
     code, out, _ = call(capsys, "diff", "one", "branch")
     assert code == 1
-    assert "a branch at question 3 of one\\x1b[31m[red] \\u202e" in out
-    assert ", no_action, seed 2" in out
+    assert "a branch of one\\x1b[31m[red] \\u202e" in out
+    assert "question 3, no_action instead, seed 2" in out
 
 
 def test_what_a_resumed_run_left_behind_is_not_compared(capsys: pytest.CaptureFixture[str], in_a_folder_of_runs: Path) -> None:

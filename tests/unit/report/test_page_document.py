@@ -151,7 +151,7 @@ def test_a_resume_and_its_origin_are_told(whole: Subject) -> None:
     resume = RunResumed(400, "step-00000400", 31, (("torch", "2.13.0"),), origin)
     text = Seen(page_of(replace(whole, resumes=(resume,)))).text
     assert "at step 400, from step-00000400; records after 31 up to here belong to a course that was left" in text
-    assert f"is a branch of the other, whose head is {'f' * 64}, from question 7 on with no_action instead, seed 3" in text
+    assert f"a branch of the other: question 7, no_action instead, seed 3; the head of that run's ledger is {'f' * 64}" in text
 
 
 def test_several_runs_are_compared_and_the_best_is_marked(tmp_path: Path) -> None:

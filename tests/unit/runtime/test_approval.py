@@ -16,7 +16,7 @@ from trimtab.decision.briefing import Briefing
 from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Proposal, hold
 from trimtab.errors import ReplyError
-from trimtab.runtime import exchange_form
+from trimtab.runtime import files
 from trimtab.runtime.answer import Answer, Failure, ManagerClient, Withdrawing
 from trimtab.runtime.approval import ApprovingClient, Decision, read_decision
 from trimtab.runtime.exchange import LOOK_EVERY_SECONDS, MAX_REFUSALS, Exchange
@@ -205,7 +205,7 @@ def test_a_full_disk_is_a_failure_that_keeps_the_consultation(under: Under, monk
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(exchange_form, "_write_new", full)
+    monkeypatch.setattr(files, "write_new", full)
     outcome = under.propose()
     assert isinstance(outcome, Failure)
     assert (outcome.problem, outcome.consultation) == ("exchange", TOOK)

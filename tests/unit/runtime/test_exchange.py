@@ -24,7 +24,7 @@ from tests.unit.runtime.exchange_fixtures import ADJUST, HOLD, a_question, notes
 from trimtab.decision.proposal import Proposal
 from trimtab.decision.wire import encode_proposal
 from trimtab.errors import ReplyError, UsageError
-from trimtab.runtime import exchange_form
+from trimtab.runtime import exchange_form, files
 from trimtab.runtime.exchange import BROKEN_AFTER_SECONDS, LOOK_EVERY_SECONDS, MAX_REFUSALS, Exchange
 from trimtab.runtime.exchange_form import (
     ANSWERED,
@@ -415,7 +415,7 @@ def test_a_full_disk_leaves_no_half_question(desk: Desk, monkeypatch: pytest.Mon
         path.write_bytes(data[:20])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(exchange_form, "_write_new", full)
+    monkeypatch.setattr(files, "write_new", full)
     with pytest.raises(OSError, match="No space left"):
         desk.exchange.publish(a_question(4))
     assert open_files(desk.folder) == []

@@ -13,7 +13,7 @@ from tests.builders import a_briefing
 from tests.unit.runtime.exchange_fixtures import ADJUST, HOLD, HandClock, notes, open_files, put
 from trimtab.decision.wire import encode_proposal
 from trimtab.errors import ReplyError
-from trimtab.runtime import exchange_form
+from trimtab.runtime import exchange_form, files
 from trimtab.runtime.answer import Answer, Failure, ManagerClient, Withdrawing
 from trimtab.runtime.clock import SystemClock
 from trimtab.runtime.exchange import LOOK_EVERY_SECONDS, MAX_REFUSALS, Exchange
@@ -175,7 +175,7 @@ def test_a_full_disk_is_a_failure_and_the_next_question_works_again(tmp_path: Pa
 
     under = Under(tmp_path / "exchange")
     with monkeypatch.context() as patch:
-        patch.setattr(exchange_form, "_write_new", full)
+        patch.setattr(files, "write_new", full)
         under.ask()
     outcome = under.poll()
     assert isinstance(outcome, Failure)

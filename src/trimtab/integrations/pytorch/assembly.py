@@ -97,12 +97,12 @@ def assemble(parts: Parts, past: Past | None, undo: ExitStack) -> Supervisor:
             read_rng(parts.directory.start)
         past = replace(past, resumed=replace(past.resumed, versions=parts.started.versions))
     started = parts.started if past is None else past.started
-    try:
-        series = SeriesFile(directory.series)
-    except OSError as error:
-        raise _unwritable(directory, error) from error
     journal = Journal.create(directory.ledger) if past is None else Journal.open(directory.ledger)
     undo.callback(journal.close)
+    try:
+        series = SeriesFile(directory.series)  # after the lock: it mends its file, which may be another process's
+    except OSError as error:
+        raise _unwritable(directory, error) from error
     branch = None if past is None or past.repetition is None else Branch(past.repetition, directory, past.resumed.step)
     client = _client(parts, started, past, clock, branch)
     undo.callback(client.close)
@@ -172,7 +172,8 @@ def _unwritable(directory: RunDirectory, error: OSError) -> RunDirectoryError:
 
 def _check_same(now: RunStarted, then: RunStarted, *free: str) -> None:
     """Refuse a script that is not that of the run: its decisions would not fit. Who is not asked may be anybody."""
-    for field in fields(RunStarted):
+    # The envelope last: what it says may follow from another field, such as how many batches the reflex passes over.
+    for field in sorted(fields(RunStarted), key=lambda field: field.name == "envelope"):
         found, known = getattr(now, field.name), getattr(then, field.name)
         if field.name not in (*_FREE, *free) and found != known:
             raise UsageError(

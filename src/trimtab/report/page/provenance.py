@@ -12,7 +12,7 @@ from trimtab.report.page.markup import Markup, headings, join, name, tag, text
 from trimtab.report.page.overview import moment
 from trimtab.report.page.spent import spent_on
 from trimtab.report.page.subject import Subject
-from trimtab.report.words import clean, counted, number
+from trimtab.report.words import clean, counted, follows, number
 
 _LISTED_MOVES: Final = 12
 
@@ -104,12 +104,7 @@ def _resumed(resume: RunResumed) -> Markup:
 
 
 def _origin(origin: Origin) -> str:
-    what = "replays" if origin.kind == "replay" else "is a branch of"
-    told = f"{what} {clean(origin.run, 200)}, whose head is {clean(origin.head, 80)}"
-    if origin.decision:
-        change = f" with {clean(origin.change, 300)} instead" if origin.change else ""
-        told += f", from question {origin.decision} on{change}"
-    return told + (f", seed {origin.seed}" if origin.seed else "")
+    return f"{follows(origin)}; the head of that run's ledger is {clean(origin.head, 80)}"
 
 
 def _control_row(control: Control, start: float | None, now: float | None) -> Markup:

@@ -69,7 +69,7 @@ def test_two_repetitions_that_are_alike_have_the_same_trace(tmp_path: Path) -> N
     assert parted_operation(one, other) == ""
     operations = [line["op"] for line in lines(one)]
     assert any("addmm" in name for name in operations)
-    assert any("backward" in name for name in operations), "the backward pass is traced too"
+    assert operations.count("aten.mm.default") == 3, "the backward pass is traced too"
     assert {Path(line["at"].rpartition(":")[0]).name for line in lines(one) if line["at"]} == {Path(__file__).name}
     assert {line["op"] for line in lines(one) if line["random"]} != set()
 
@@ -175,6 +175,7 @@ def test_an_operation_of_another_result_for_the_same_values_is_called_not_determ
 
 def test_memory_that_was_never_written_is_no_difference(tmp_path: Path) -> None:
     def dirty(value: float) -> Path:
+        torch.manual_seed(0)
         path = tmp_path / str(value)
         probes = TracingProbes(Quiet(), 1, path)
         probes.begin(0)
@@ -184,7 +185,7 @@ def test_memory_that_was_never_written_is_no_difference(tmp_path: Path) -> None:
             torch.ones(300).new_empty(300).fill_(1.0)
             torch.empty_strided((300,), (1,)).fill_(1.0)
         probes.collect(1)
-        path.write_text("".join(line for line in path.open() if "full" not in line))
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines(path) if "full" not in line["op"]))
         return path
 
     assert parted_operation(dirty(1.5), dirty(2.5)) == ""
