@@ -94,7 +94,11 @@ class StateStore(Protocol):
         ...
 
     def hashes(self) -> Mapping[str, str]:
-        """Return a hash of each part of the present state: the model, the optimizer, the RNG...; waits for the device."""
+        """Return a hash of each part of the present state: the model, the optimizer, the RNG...; waits for the device.
+
+        Raises:
+            CheckpointError: The state cannot be read.
+        """
         ...
 
     def reseed(self, seed: int) -> None:

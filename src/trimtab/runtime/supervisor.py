@@ -33,7 +33,7 @@ from trimtab.controller.state import Phase, State
 from trimtab.controls.recipe import Recipe
 from trimtab.diagnosis.base import Symptom, View
 from trimtab.diagnosis.examine import EVALUATION_DETECTORS, STEP_DETECTORS, examine
-from trimtab.errors import LedgerDamaged, UsageError
+from trimtab.errors import CheckpointError, LedgerDamaged, UsageError
 from trimtab.ledger.hashes import HashFile
 from trimtab.ledger.record import EvaluationRecorded, RunStarted
 from trimtab.ledger.series import SeriesFile
@@ -270,7 +270,10 @@ class Supervisor:
             self.evaluated(dict(recorded.metrics))
             return
         detail = f"of step {self._step}: after supervise, evaluate if supervisor.evaluation_due, then train"
-        self._notice("an evaluation that was due when the run was resumed is missing", detail)
+        try:
+            self._notice("an evaluation that was due when the run was resumed is missing", detail)
+        except Exception as error:  # noqa: BLE001 - rule 1: training goes on
+            self._hold(error)
 
     def _save(self) -> str | None:
         """Save a checkpoint of the present state; what was measured before it is on disk first."""
@@ -370,7 +373,7 @@ class Supervisor:
         if self._hash_every and self._step % self._hash_every == 0:
             try:
                 self._hash_file.append(self._step, self._engine.hashes())
-            except OSError as error:
+            except (OSError, CheckpointError) as error:
                 self._notice("the hashes cannot be written", str(error))
 
     def _take_evaluation(self, metrics: Mapping[str, object]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -88,7 +88,16 @@ def test_going_back_drops_what_was_not_written_yet_and_leaves_nothing_behind(pat
 
 @pytest.mark.parametrize(
     "line",
-    [b"x\n", b"[]\n", b"1\n", b"{}\n", b'{"step":1}\n', b'{"step":"x","parts":{}}\n', b'{"step":1,"parts":[]}\n', b"[" * 100_000 + b"\n"],
+    [
+        b"x\n",
+        b"[]\n",
+        b"1\n",
+        b"{}\n",
+        b'{"step":1}\n',
+        b'{"step":"x","parts":{}}\n',
+        b'{"step":1,"parts":[]}\n',
+        b"[" * 100_000 + b"\n",
+    ],
 )
 def test_a_damaged_file_is_refused_with_the_line(path: Path, line: bytes) -> None:
     written(path, 1)
@@ -122,7 +131,7 @@ def test_a_write_that_failed_half_way_spoils_nothing_else(path: Path, monkeypatc
         def __getattr__(self, name: str) -> Any:
             return getattr(self._inner, name)
 
-        def __enter__(self) -> Full:
+        def __enter__(self) -> Self:
             return self
 
         def __exit__(self, *_: object) -> None:

@@ -98,9 +98,7 @@ def test_a_copy_is_kept_when_the_question_is_asked_and_only_then(kept: Kept, tmp
     assert (tmp_path / "copy" / "ledger.jsonl").read_bytes() == kept.directory.ledger.read_bytes()
 
 
-def test_without_a_place_for_the_copy_the_branch_goes_on(
-    kept: Kept, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_place_for_the_copy_the_branch_goes_on(kept: Kept, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "taken").write_text("a file")
     branch, _ = follow(kept, 0, keep_at=tmp_path / "taken" / "copy")
     with caplog.at_level(logging.WARNING, "trimtab"):

@@ -110,7 +110,9 @@ CODE = "from trimtab.runtime.command import this_command\nfound = this_command()
 
 
 def started(*words: str, code: str = "") -> str:
-    done = subprocess.run([sys.executable, *words], input=code, capture_output=True, text=True, check=False, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, *words], input=code, capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -18,7 +18,7 @@ PATHS = st.text("abc/ :=\u00e9", min_size=1, max_size=12).map(lambda text: Path(
         resume=st.none() | PATHS,
         run_dir=st.none() | PATHS,
         hash_every_steps=st.none() | st.integers(0, 10**9),
-        command=st.none() | st.text("{}\"a\n", min_size=1),
+        command=st.none() | st.text('{}"a\n', min_size=1),
         is_offline=st.booleans(),
         trace=st.none() | st.tuples(st.integers(1, 10**9), PATHS),
     )

@@ -26,7 +26,9 @@ def path(tmp_path: Path) -> Path:
     [
         Repetition(Path("/runs/first/ledger.jsonl"), Origin("replay", "first", "a" * 64)),
         Repetition(Path("/runs/first/ledger.jsonl"), ORIGIN, 20, a_proposal(), Path("/runs/copy")),
-        Repetition(Path("/rünс/f\u2028irst/ledger.jsonl"), Origin("branch", "\udcff \x00", "", 3, "\u2028", 0), 20, hold("left out")),
+        Repetition(
+            Path("/rün/f\u2028irst/ledger.jsonl"), Origin("branch", "\udcff \x00", "", 3, "\u2028", 0), 20, hold("left out")
+        ),
     ],
 )
 def test_what_is_repeated_reads_back(path: Path, repetition: Repetition) -> None:

@@ -133,12 +133,23 @@ class TorchStateStore:
         return saved["extra"]
 
     def hashes(self) -> dict[str, str]:
-        """Return a SHA-256 of each part of the present state; waits for the device."""
-        captured = self._capture()
-        further: dict[str, Any] = captured.pop("further")
-        generators: dict[str, Any] = captured.pop("rng")
-        parts = {**captured, **further, **{f"rng/{name}": state for name, state in generators.items()}}
-        return {name: _hash(*encode_tree(part, "part")) for name, part in parts.items()}
+        """Return a SHA-256 of each part of the present state; waits for the device.
+
+        Raises:
+            CheckpointError: The state cannot be read; go on without hashes.
+        """
+        try:
+            captured = self._capture()
+            further: dict[str, Any] = captured.pop("further")
+            generators: dict[str, Any] = captured.pop("rng")
+            parts = {**captured, **further, **{f"rng/{name}": state for name, state in generators.items()}}
+            return {name: _hash(*encode_tree(part, name)) for name, part in parts.items()}
+        except TrimtabError:
+            raise
+        except Exception as error:  # whatever a user's state_dict raises
+            raise CheckpointError(
+                "the state could not be read", received=repr(error), next_step="go on without hashes"
+            ) from error
 
     def reseed(self, seed: int) -> None:
         """Let every generator go on from another seed, and the loader's order too if it has ``reseed``."""

@@ -137,7 +137,9 @@ def test_a_dataset_in_its_own_order_stays_in_it() -> None:
     assert list(target) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-@given(st.text("0123456789:stream", max_size=12), st.text("0123456789:stream", max_size=12), st.integers(0, 99), st.integers(0, 99))
+@given(
+    st.text("0123456789:stream", max_size=12), st.text("0123456789:stream", max_size=12), st.integers(0, 99), st.integers(0, 99)
+)
 def test_no_two_streams_of_one_key_share_an_order(key: str, other: str, one: int, two: int) -> None:
     assert (stream_key(key, one) == stream_key(key, two)) == (one == two)
     assert stream_key(other, 0) == other

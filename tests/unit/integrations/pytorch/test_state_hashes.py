@@ -112,9 +112,7 @@ def test_a_restored_state_has_the_hash_of_the_saved_one(kept: Kept, tmp_path: Pa
     assert kept.store.save("again", {"step": 8}) == saved, "what is kept beside the state is no part of it"
     fresh = Run(make_scheduler=SCHEDULERS["CosineAnnealingLR"])
     generator = torch.Generator()
-    store = TorchStateStore(
-        tmp_path / "one", fresh.model, fresh.optimizer, fresh.scheduler, fresh.loader, {"noise": generator}
-    )
+    store = TorchStateStore(tmp_path / "one", fresh.model, fresh.optimizer, fresh.scheduler, fresh.loader, {"noise": generator})
     store.restore("here")
     assert store.hashes() == here
     assert store.save("third", {}) == saved

@@ -104,9 +104,9 @@ def test_a_resumed_run_traces_its_first_step_if_that_is_the_one(tmp_path: Path, 
 def test_a_run_that_ends_within_the_step_leaves_no_trace_and_no_tracing_behind(tmp_path: Path) -> None:
     probes = TracingProbes(Quiet(), 1, tmp_path / "trace")
     probes.begin(0)
-    torch.ones(2) + 1
+    torch.ones(2).add(1)
     probes.close()
-    torch.ones(2) + 1
+    torch.ones(2).add(1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -205,7 +205,7 @@ def test_values_of_every_kind_are_told_apart() -> None:
     with StepTrace() as trace:
         for tensor in tensors:
             torch.ops.aten.alias(tensor)
-        torch.ones(2).to_sparse() * 2
+        torch.ones(2).to_sparse().mul(2)
         torch.ops.aten.cat([tensors[0], tensors[0]])
         torch.ops.aten.cat([tensors[0], tensors[1]])
         torch.ops.aten.add(tensors[0], 1)
