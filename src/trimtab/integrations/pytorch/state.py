@@ -98,7 +98,7 @@ class TorchStateStore:
         except TrimtabError:
             raise
         except Exception as error:  # whatever a user's state_dict raises: this checkpoint is not to be had
-            raise CheckpointError("the state could not be read", received=repr(error), next_step="go on without it") from error
+            raise _unreadable(error) from error
         files: dict[str, Content] = {STATE: text, EXTRA: beside, TENSORS: lambda path: _write_tensors(tensors, path)}
         write_checkpoint(self._root, id, files)
         written = read_manifest(self._root, id).files
@@ -147,9 +147,7 @@ class TorchStateStore:
         except TrimtabError:
             raise
         except Exception as error:  # whatever a user's state_dict raises
-            raise CheckpointError(
-                "the state could not be read", received=repr(error), next_step="go on without hashes"
-            ) from error
+            raise _unreadable(error) from error
 
     def reseed(self, seed: int) -> None:
         """Let every generator go on from another seed, and the loader's order too if it has ``reseed``."""
@@ -258,6 +256,10 @@ class TorchStateStore:
                 received="; ".join(failed),
                 next_step="stop the run and start it again from its last checkpoint",
             ) from cause
+
+
+def _unreadable(error: Exception) -> CheckpointError:
+    return CheckpointError("the state could not be read", received=repr(error), next_step="go on without it")
 
 
 def _stateful(name: str, target: object) -> Stateful | torch.Generator:
