@@ -96,7 +96,10 @@ def _explanation(repeating: _Repeating) -> str:
     traces = [repeating.beside / f"trace-{number}.jsonl" for number in (1, 2)]
     for trace in traces:
         repeating.repeat(trace.stem, 0, (max(step, 1), trace))
-    parted = parted_operation(*traces)
+    try:
+        parted = parted_operation(*traces)
+    except OSError:  # no trace was written
+        return f"two repetitions part at step {step}, but one of the next two did not come so far"
     return f"two repetitions part at step {step}: {parted or 'not in an operation of torch on tensors'}"
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trimtab.errors import RunDirectoryError
 from trimtab.runtime.files import write_whole
+from trimtab.runtime.redaction import MARK, Redactor
 
 SCHEMA: Final = "trimtab/command/1"
 _KEPT: Final = (
@@ -63,8 +64,10 @@ class Command:
         return cls(tuple(arguments), str(directory), kept, "" if script is None else str(script), hash_)
 
     def to_json(self) -> str:
-        """Return the command as text for its file."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2)
+        """Return the command as text for its file; a secret of the environment among the arguments is blotted out."""
+        redactor = Redactor.from_environment(os.environ)
+        arguments = [redactor.redact(argument) for argument in self.arguments]
+        return json.dumps({"schema": SCHEMA, **asdict(self), "arguments": arguments}, indent=2)
 
     def environment_in(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return an environment in which the variables that bear on the computation are those of then."""
@@ -123,6 +126,12 @@ def read_command(path: Path) -> Command:
             next_step="start its script by hand with supervise(..., run_dir=..., resume=True), "
             "and the next one with: trimtab run -- COMMAND",
         ) from error
+    if any(MARK in argument for argument in form.arguments):
+        raise RunDirectoryError(
+            "the command holds a secret, which was not recorded",
+            received=" ".join(form.arguments)[:300],
+            next_step="pass it in the environment, and go on by hand with supervise(..., run_dir=..., resume=True)",
+        )
     return Command(tuple(form.arguments), form.directory, form.environment, form.script, form.script_hash)
 
 

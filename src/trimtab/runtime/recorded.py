@@ -120,7 +120,7 @@ class RecordedClient:
             self._recall(briefing)
             self._listener.asked(asked_step)
         elif self._live is not None:
-            self._live.ask(step, briefing)
+            self._live.ask(asked_step, briefing)
         else:
             nothing = Answer(briefing.question, hold("the record has no question after this step"), 0.0)
             self._open = (asked_step, RecordedAnswer(step, nothing))

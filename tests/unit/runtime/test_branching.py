@@ -151,7 +151,7 @@ class TestLayout:
         kept.add(saved(10), evaluated(10), saved(20), asked(20, 1), received(22, 1))
         target, base = self.lay(kept, tmp_path, 20)
         past = read_past(target)
-        assert past.resumed == RunResumed(20, id_of(20), base.after, (), repetition_of(kept).origin)
+        assert past.resumed == RunResumed(20, id_of(20), base.after, (), repetition_of(kept).origin, "copy")
         assert (past.lost, past.answers[20].step) == ((), 22)
 
     def test_from_the_beginning_only_the_first_record_is_taken_over(self, kept: Kept, tmp_path: Path) -> None:

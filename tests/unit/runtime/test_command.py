@@ -136,3 +136,14 @@ def test_a_notebook_cannot_be_started_again(monkeypatch: pytest.MonkeyPatch) -> 
     assert this_command() is not None
     monkeypatch.setitem(sys.modules, "ipykernel", os)
     assert this_command() is None
+
+
+def test_a_secret_of_the_environment_is_not_kept_as_an_argument_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "sk-a-long-secret-value")
+    command = Command.of(["python", "train.py", "--key=sk-a-long-secret-value"], tmp_path, {})
+    assert command.arguments[2] == "--key=sk-a-long-secret-value", "it is started as it was typed"
+    path = tmp_path / "command.json"
+    write_command(path, command.to_json())
+    assert "sk-a-long" not in path.read_text()
+    with pytest.raises(RunDirectoryError, match="the command holds a secret, which was not recorded"):
+        read_command(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,8 @@ class TestQuestions:
 
     def test_an_evaluation_of_the_step_but_of_another_state_is_not_that(self, kept: Kept) -> None:
         kept.add(saved(20), evaluated(20, 2.0, checkpoint=False))
+        assert read_past(kept.directory).evaluation is None
+        kept.add(replace(evaluated(20, 2.0), checkpoint="of-another-hand"))
         assert read_past(kept.directory).evaluation is None
 
 

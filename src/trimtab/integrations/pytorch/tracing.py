@@ -37,7 +37,8 @@ class StepTrace(TorchDispatchMode):
     ) -> Any:
         """Run one operation between two hashes."""
         inputs = _hash((args, dict(kwargs or {})))
-        random = _hash(torch.get_rng_state()) if torch.Tag.nondeterministic_seeded in func.tags else ""
+        generator = (kwargs or {}).get("generator") or torch.default_generator
+        random = _hash(generator.get_state()) if torch.Tag.nondeterministic_seeded in func.tags else ""
         result = func(*args, **(kwargs or {}))
         if str(func).startswith(_UNINITIALISED) and isinstance(result, Tensor) and not result.is_meta:
             result.zero_()

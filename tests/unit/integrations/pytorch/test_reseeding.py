@@ -131,6 +131,15 @@ def test_what_is_no_order_is_refused_and_changes_nothing(make: Callable[[int], A
     assert other.state_dict() == elsewhere
 
 
+def test_the_sources_of_a_mixture_are_drawn_otherwise_too() -> None:
+    def sources(stream: int) -> list[bool]:
+        target = LOADERS["mixture"](0)
+        target.reseed(stream)
+        return [item >= 100 for batch in take(target, 12) for item in batch]
+
+    assert sources(0) == sources(0) != sources(1) != sources(2)
+
+
 def test_a_dataset_in_its_own_order_stays_in_it() -> None:
     target = ResumableBatchSampler(8, batch_size=4, seed=0, shuffle=False)
     target.reseed(9)

@@ -173,6 +173,31 @@ def test_an_operation_of_another_result_for_the_same_values_is_called_not_determ
     assert "not deterministic" in parted_operation(one, other)
 
 
+def test_a_generator_of_the_users_own_is_looked_at_where_it_is_drawn_from(tmp_path: Path) -> None:
+    def drawn(seed: int) -> Path:
+        torch.manual_seed(0)
+        generator, path = torch.Generator().manual_seed(seed), tmp_path / str(seed)
+        with StepTrace() as trace:
+            torch.zeros(3).bernoulli_(0.5, generator=generator)
+        path.write_text("".join(f"{line}\n" for line in trace.lines))
+        return path
+
+    assert "its random numbers are not the same" in parted_operation(drawn(1), drawn(2))
+
+
+def test_a_result_is_looked_at_also_where_it_is_no_argument() -> None:
+    draws = iter((1.0, 2.0))
+    with torch.library._scoped_library("trimtab_test", "DEF") as library:
+        library.define("chance(Tensor x) -> Tensor")
+        library.impl("chance", lambda x: x * next(draws), "CompositeExplicitAutograd")
+        with StepTrace() as trace:
+            for _ in range(2):
+                torch.ops.trimtab_test.chance(torch.ones(3))
+    first, second = (told for line in trace.lines if "chance" in (told := json.loads(line))["op"])
+    assert first["inputs"] == second["inputs"]
+    assert first["outputs"] != second["outputs"]
+
+
 def test_memory_that_was_never_written_is_no_difference(tmp_path: Path) -> None:
     def dirty(value: float) -> Path:
         torch.manual_seed(0)
