@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -63,6 +64,11 @@ class End:
         return self.code == -signal.SIGKILL
 
 
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):  # it was done before
+        os.kill(pid, signal.SIGKILL)
+
+
 class Killed:
     """A module of this folder whose copies are killed.
 
@@ -83,7 +89,7 @@ class Killed:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         if self._copy is not None:
-            os.kill(self._copy, signal.SIGKILL)  # a test failed in between
+            _kill(self._copy)  # a test failed in between
         self._process.stdin.close()
         self._process.wait(timeout=60)
         self._process.stdout.close()
@@ -98,7 +104,7 @@ class Killed:
         if kill_after_seconds is not None:
             assert self._heard() == [READY]
             time.sleep(kill_after_seconds)
-            os.kill(pid, signal.SIGKILL)  # not waited for yet, so the number is still its own
+            _kill(pid)
         said: list[list[Any]] = []
         while (words := self._heard())[0] != _ENDED:
             said.append(words)
