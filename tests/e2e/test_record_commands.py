@@ -168,6 +168,8 @@ def test_a_fork_says_what_a_decision_was_worth(finished: Path) -> None:
         (("--at", "1"), "say what happens in place of the decision"),
         (("--at", "1", "--with", "dropout=0.9"), "this value is not executable now"),
         (("--at", "1", "--with", "nonsense"), "this is no action"),
+        (("--at", "1", "--with", "dropout=0.1"), "that is what was answered, so nothing would change"),
+        (("--at", "2", "--without"), "that is what was answered, so nothing would change"),
     ],
 )
 def test_a_fork_that_cannot_be_is_refused_before_anything_runs(finished: Path, words: tuple[str, ...], said: str) -> None:

@@ -14,6 +14,8 @@ from tests.integration.pytorch.conftest import WORKLOADS, supervise
 from tests.integration.pytorch.managed import adjust, boundary, script
 from tests.promises.killing import READY, Killed, say, serve
 from trimtab.decision.action import Rollback
+from trimtab.ledger.reading import iter_ledger
+from trimtab.ledger.record import RunEnded
 from trimtab.runtime import engine
 
 STEPS: Final = 40
@@ -96,6 +98,13 @@ def run_to_the_end(killed: Killed, **arguments: Any) -> tuple[dict[int, str], in
     end = killed.run(arguments, kill_after_seconds=None)
     assert end.code == 0, end
     return hashes_of(end.said), next(words[1] for words in end.said if words[0] == "points")
+
+
+def has_ended(run_dir: Path) -> bool:
+    """Return whether the run was closed in order: then there is nothing to go on with."""
+    ledger = run_dir / "ledger.jsonl"
+    records = [entry.record for entry in iter_ledger(ledger)] if ledger.exists() else []
+    return bool(records) and isinstance(records[-1], RunEnded)
 
 
 def check_steps(before: dict[int, str], resumed: dict[int, str], whole: dict[int, str], what: str) -> None:

@@ -14,10 +14,10 @@ from tests.integration.pytorch.conftest import WORKLOADS, Workload, supervise
 from tests.integration.pytorch.managed import boundary, script
 from tests.promises.counting import Tally
 from tests.promises.killing import Killed
-from tests.promises.managed_training import PLAN, STEPS, check_steps, evaluate, hashes_of, run_to_the_end
+from tests.promises.managed_training import PLAN, STEPS, check_steps, evaluate, has_ended, hashes_of, run_to_the_end
 from trimtab.ledger.course import iter_course
-from trimtab.ledger.reading import iter_ledger, read_ledger
-from trimtab.ledger.record import ActionApplied, ActionFailed, ActionIntended, RunEnded
+from trimtab.ledger.reading import read_ledger
+from trimtab.ledger.record import ActionApplied, ActionFailed, ActionIntended
 from trimtab.ledger.verify import verify_run
 from trimtab.runtime import engine
 from trimtab.runtime.supervisor import Supervisor
@@ -164,13 +164,6 @@ def training() -> Iterator[Killed]:
         yield killed
 
 
-def _has_ended(run_dir: Path) -> bool:
-    """Return whether the run was closed in order: then there is nothing to go on with."""
-    ledger = run_dir / "ledger.jsonl"
-    records = [entry.record for entry in iter_ledger(ledger)] if ledger.exists() else []
-    return bool(records) and isinstance(records[-1], RunEnded)
-
-
 @pytest.mark.parametrize("share", range(SHARES))
 def test_killed_at_any_point_the_run_is_reconciled_when_it_goes_on(
     tmp_path: Path, tally: Tally, training: Killed, share: int
@@ -183,7 +176,7 @@ def test_killed_at_any_point_the_run_is_reconciled_when_it_goes_on(
         end = training.run(killed, kill_after_seconds=None)
         assert end.was_killed, f"point {at}: {end}"
         before, resumed = hashes_of(end.said), dict[int, str]()
-        if not _has_ended(run_dir):
+        if not has_ended(run_dir):
             resumed, _ = run_to_the_end(training, **given, run_dir=str(run_dir), resume=True)
         check_steps(before, resumed, whole, f"point {at}")
         assert verify_run(run_dir).ok

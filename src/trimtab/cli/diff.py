@@ -23,6 +23,7 @@ from trimtab.ledger.reading import is_being_written
 from trimtab.ledger.record import Record
 from trimtab.report.account import Decision, Point
 from trimtab.report.parting import DecisionPair, Parting, RecipeStretch, Seen, Unlike, part
+from trimtab.report.repeat import Comparison
 from trimtab.report.scale import Curve, Mark
 from trimtab.report.words import ENDINGS, follows, used
 
@@ -77,6 +78,7 @@ def print_parting(console: Console, parting: Parting, named: tuple[_Named, _Name
         console.print(_head(side, seen, of))
     console.print()
     console.print(_verdict(parting))
+    _print_states(console, parting.alike)
     if parting.start or parting.versions:
         _print_start(console, parting, every=every)
     _print_first(console, parting)
@@ -103,11 +105,13 @@ def _head(side: str, seen: Seen, of: _Named) -> Text:
 def _verdict(parting: Parting) -> Text:
     alike = parting.alike
     same = f"{counted(alike.num_records, 'record')} up to step {alike.step}"
-    same += f", {counted(alike.num_states, 'state')} by their hashes" if alike.num_states else ""
+    by = "its hash" if alike.num_states == 1 else "their hashes"
+    same += f", {counted(alike.num_states, 'state')} by {by}" if alike.num_states else ""
     if parting.is_none:
         unfinished = [side for side, seen in zip(_SIDES, parting.runs, strict=True) if not seen.has_ended]
         steps = [seen.timeline.summary.steps for seen in parting.runs]
-        text = Text.assemble(("identical", "bold green"), f" as far as both go: {same}.")
+        in_what = " in all that was measured and decided," if alike.num_unlike_states else ""
+        text = Text.assemble(("identical", "bold green"), f"{in_what} as far as both go: {same}.")
         if unfinished and steps[0] != steps[1]:
             longer = _SIDES[steps.index(max(steps))]
             text.append(f" {longer} goes on to step {max(steps)}.")
@@ -121,8 +125,16 @@ def _verdict(parting: Parting) -> Text:
         text = Text.assemble(("different", "bold red"), f" after step {alike.step}.")
     if alike.difference is not None:
         first = "Apart from the start the" if parting.start else "The"
-        text.append(f" {first} first {same} are the same.\nThen {clean(str(alike.difference), 600)}.")
+        told, verb = (same.removeprefix("1 "), "is") if alike.num_records == 1 else (same, "are")
+        text.append(f" {first} first {told} {verb} the same.\nThen {clean(str(alike.difference), 600)}.")
     return text
+
+
+def _print_states(console: Console, alike: Comparison) -> None:
+    if alike.unlike_state_step is not None:
+        among = f"{alike.num_unlike_states} of {alike.num_unlike_states + alike.num_states}"
+        told = f"Saved states differ from step {alike.unlike_state_step} on, {among}: in weights, optimizer or random numbers."
+        console.print(Text(told, "yellow"))
 
 
 def _print_start(console: Console, parting: Parting, *, every: bool) -> None:
@@ -200,7 +212,12 @@ def _print_later(console: Console, pairs: Sequence[DecisionPair], *, every: bool
     if not pairs:
         return
     if not every:
-        console.print(Text(f"{counted(len(pairs), 'later decision')} differ too; all of them with --all", "bright_black"))
+        told = (
+            "1 later decision differs too; see it"
+            if len(pairs) == 1
+            else f"{len(pairs)} later decisions differ too; all of them"
+        )
+        console.print(Text(f"{told} with --all", "bright_black"))
         return
     console.print(Text("\nLater decisions that differ", "bold"))
     table = _table("step")

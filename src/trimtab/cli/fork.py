@@ -20,7 +20,7 @@ from trimtab.cli.action_words import read_action
 from trimtab.cli.repeating import compare_runs, hash_interval, repeat
 from trimtab.cli.replay import print_sameness
 from trimtab.cli.run import refuse_running, require_command, tell_changes
-from trimtab.cli.run_reading import find_run
+from trimtab.cli.run_reading import find_run, read_account
 from trimtab.cli.terminal import clean, make_console, number, print_json, print_note
 from trimtab.controls.envelope import Objective
 from trimtab.decision.action import Action, NoAction, Stop, describe
@@ -98,7 +98,7 @@ class _Fork:
 
 def fork(
     run: Annotated[Path, typer.Argument(help="Run directory, or the name of one under ./runs.")],
-    at: Annotated[int, typer.Option("--at", metavar="DECISION", help="Number of the question, as trimtab show tells it.")],
+    at: Annotated[int, typer.Option("--at", metavar="DECISION", help="Its number, as trimtab show tells it.")],
     without: Annotated[bool, typer.Option("--without", help="Answer it with no_action.")] = False,
     instead: Annotated[str, typer.Option("--with", metavar="ACTION", help='Such as "dropout=0.3" or "rollback STEP".')] = "",
     seeds: Annotated[int, typer.Option(min=1, max=_MOST_SEEDS, help="Pairs of branches; the first has the run's own.")] = 1,
@@ -116,7 +116,7 @@ def fork(
     source = find_run(run)
     refuse_running(source)
     command = require_command(source)
-    answered = find_answered(source, at)
+    answered = find_answered(source, _question(source, at))
     proposal = _proposal(instead, answered)
     folder = output or next_free(source.path.parent, f"{source.path.name}-fork")
     base = find_base(source, answered.asked.step)
@@ -137,13 +137,39 @@ def fork(
     raise typer.Exit(0 if sameness.is_exact else 1)
 
 
+def _question(source: RunDirectory, at: int) -> int:
+    """Return the question of a decision, by the number that `trimtab show` gives it.
+
+    Raises:
+        UsageError: There is no such decision, or it is the reflex's or a schedule's.
+    """
+    decisions = {decision.number: decision for decision in read_account(source).timeline.decisions}
+    see = f"trimtab show {shlex.quote(str(source.path))} --all"
+    if at not in decisions:
+        known = f"1 to {max(decisions)}" if decisions else "none: nothing was decided in this run"
+        raise UsageError("the run has no such decision", received=at, allowed=known, next_step=f"list them with: {see}")
+    question = decisions[at].question
+    if question is None:
+        received = f"#{at}, by the {decisions[at].source} at step {decisions[at].step}"
+        raise UsageError("only a manager's decision can be changed", received=received, next_step=f"choose another of: {see}")
+    return question
+
+
 def _proposal(words: str, answered: Answered) -> Proposal:
-    if not words:
+    asked, outcome = answered.asked, answered.answer.outcome
+    parts = shlex.split(words) if words else ["no_action"]
+    parts = ["adjust", *parts] if "=" in parts[0] else parts
+    try:
+        action: Action = read_action(parts, asked.briefing)
+    except UsageError as error:
+        see = f"what was executable then: trimtab prompt RUN --decision {asked.question}"
+        raise UsageError(error.what, received=error.received, allowed=error.allowed, next_step=see) from error
+    was = outcome.proposal.action if isinstance(outcome, Answer) else NoAction()
+    if action == was:
+        raise UsageError("that is what was answered, so nothing would change", received=describe(action))
+    if isinstance(action, NoAction):
         return hold("left out by a fork")
-    parts = shlex.split(words)
-    parts = ["adjust", *parts] if parts and "=" in parts[0] else parts
-    action: Action = read_action(parts, answered.asked.briefing)
-    is_idle = isinstance(action, (NoAction, Stop))
+    is_idle = isinstance(action, Stop)
     return Proposal(action, "changed by a fork", None if is_idle else Expectation(0.0, 2))
 
 

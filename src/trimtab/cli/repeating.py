@@ -79,10 +79,12 @@ def what_changed(original: RunDirectory, repeated: RunDirectory, command: Comman
     for name in sorted(then.keys() | now.keys()):
         if then.get(name) != now.get(name):
             yield f"{name} was {then.get(name, 'unknown')} and is {now.get(name, 'unknown')}"
-    for entry in iter_course(original.ledger):
-        if isinstance(entry.record, RunStarted):
-            yield from entry.record.notes
-        break
+    records = [entry.record for entry in iter_course(original.ledger)]
+    if any(isinstance(record, RunResumed) and record.origin is None for record in records):
+        yield "the run was resumed on its way: what a resume cannot restore (see its notes) is not as it was"
+    started = records[0] if records else None
+    if isinstance(started, RunStarted):
+        yield from started.notes
 
 
 def _versions(directory: RunDirectory) -> dict[str, str]:

@@ -46,7 +46,7 @@ def replay(
     repeating = _Repeating(source, target.path.parent, command, is_offline=not allow_network)
     repeating.repeat(target.path.name, every)
     found = compare_runs(source, target)
-    reasons = [] if found.is_exact else list(what_changed(source, target, command))
+    reasons = [] if found.is_exact else [*_from_the_start(found), *what_changed(source, target, command)]
     if explain and not found.is_exact:
         reasons.append(_explanation(replace(repeating, beside=target.path)))
     if as_json:
@@ -103,16 +103,25 @@ def _explanation(repeating: _Repeating) -> str:
     return f"two repetitions part at step {step}: {parted or 'not in an operation of torch on tensors'}"
 
 
+def _from_the_start(found: Sameness) -> list[str]:
+    """Say what it means that not even the state at the beginning is the same."""
+    difference = found.courses.difference
+    if difference is None or difference.step > 0 or difference.field != "state_hash":
+        return []
+    advice = "seed torch (torch.manual_seed) at the top of the script, before the model"
+    return [f"the state differs before the first step; what is drawn before trimtab.supervise is not in the record: {advice}"]
+
+
 def print_sameness(found: Sameness, reasons: list[str]) -> None:
     """Print how far a repetition is the original, and what may be the reason where it is not."""
     console = make_console()
     courses = found.courses
     same = (
         f"{counted(courses.num_records, 'record')} up to step {courses.step}, {counted(courses.num_states, 'saved state')}, "
-        f"{counted(found.num_hashes, 'hashed step')} and {counted(found.num_losses, 'measured value')} are the same"
+        f"{counted(found.num_hashes, 'hashed step')} and {counted(found.num_losses, 'measured value')}"
     )
     if found.is_exact:
-        console.print(Text.assemble(("bit-exact", "bold green"), f": {same}."))
+        console.print(Text.assemble(("bit-exact", "bold green"), f": {same} are the same."))
         if not courses.num_states and not found.num_hashes:
             console.print(Text("No state was hashed in both, so this goes by records and curves alone.", "yellow"))
         return
@@ -123,9 +132,12 @@ def print_sameness(found: Sameness, reasons: list[str]) -> None:
     if found.first_hash is not None:
         step, parts = found.first_hash
         console.print(Text(f"  step {step}: the state differs in {clean(', '.join(parts), 200)}"))
-    if courses.difference is not None:
+    if courses.difference is not None and courses.difference.field == "state_hash":
+        part = "" if found.first_hash else " (in which part is known of runs that were started with --hash-every 1)"
+        console.print(Text(f"  step {courses.difference.step}: the saved state is another{part}"), soft_wrap=True)
+    elif courses.difference is not None:
         console.print(Text(f"  {clean(str(courses.difference), 600)}"), soft_wrap=True)
-    console.print(Text(f"Before that {same}."))
+    console.print(Text(f"Alike as far as they go: {same}."), soft_wrap=True)
     if reasons:
         console.print(Text("What bears on it:"))
         for reason in reasons:

@@ -61,7 +61,13 @@ def refuse_running(directory: RunDirectory) -> None:
 
 
 def tell_changes(command: Command) -> None:
-    """Say what has changed since a command was recorded."""
+    """Say what has changed since a command was recorded.
+
+    Raises:
+        UsageError: Its script is gone.
+    """
+    if command.script and not Path(command.script).is_file():
+        raise UsageError("the run's script is gone", received=command.script, next_step="put it back where it was")
     for change in command.changes():
         print_note(f"Note: {clean(change)}.")
 
@@ -72,10 +78,11 @@ def _from_where(directory: RunDirectory) -> str:
         return f"{name} was cut off before its first record: it begins anew."
     past: Past = read_past(directory)
     resumed = past.resumed
+    damaged = f" Damaged and passed over: {', '.join(past.damaged[:10])}." if past.damaged else ""
     if resumed.checkpoint is None:
-        return f"{name} has no whole checkpoint: it begins anew."
+        return f"{name} has no whole checkpoint: it begins anew.{damaged}"
     answers = f"; {len(past.answers)} recorded answers behind it are used again" if past.answers else ""
-    return f"Going on with {name} after step {resumed.step}{answers}."
+    return f"Going on with {name} after step {resumed.step}{answers}.{damaged}"
 
 
 def require_command(directory: RunDirectory) -> Command:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from trimtab.cli.terminal import clean
 from trimtab.errors import RunDirectoryError, nearest
 from trimtab.ledger.course import iter_course
 from trimtab.ledger.reading import is_being_written
@@ -36,14 +34,9 @@ class Account:
 
     @property
     def status(self) -> str:
-        """How the run stands; one that neither ended nor goes on was cut off."""
+        """How the run stands; one that neither ended nor goes on was cut off, and so was one whose training loop raised."""
         status = self.timeline.summary.status
         return ("running" if self.is_live else CUT_OFF) if status == "not ended" else status
-
-
-def resume_command(run_dir: Path) -> str:
-    """Return what to type to go on with a run that was cut off."""
-    return f"trimtab resume {shlex.quote(clean(str(run_dir), 500))}"
 
 
 def find_run(run: Path) -> RunDirectory:

@@ -10,10 +10,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.cli.run_reading import CUT_OFF, Account, read_account, resume_command, runs_under
+from trimtab.cli.run_reading import CUT_OFF, Account, read_account, runs_under
 from trimtab.cli.terminal import STATUS_STYLES, clean, make_console, number, print_json
 from trimtab.errors import RunDirectoryError, TrimtabError
 from trimtab.report.account import json_ready
+from trimtab.report.words import resume_command
 from trimtab.runtime.run_dir import LEDGER, RUNS, RunDirectory
 
 
@@ -26,6 +27,11 @@ class _Listed:
     account: Account | None
     problem: str | None
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether there is a run that can be gone on with."""
+        return self.account is not None and self.account.status == CUT_OFF
+
     def as_json(self) -> dict[str, Any]:
         listed: dict[str, Any] = {"name": self.name, "run_dir": str(self.path), "problem": self.problem}
         if self.account is None:
@@ -33,7 +39,9 @@ class _Listed:
         summary = self.account.timeline.summary
         return {
             **listed,
-            "status": summary.status,
+            "status": self.account.status,
+            "ended_because": summary.ended_because,
+            "go_on": resume_command(str(self.path)) if self.is_cut_off else None,
             "is_live": self.account.is_live,
             "manager": summary.manager,
             "steps": summary.steps,
@@ -61,9 +69,9 @@ def runs(
     elif listed:
         console = make_console()
         console.print(_table(listed))
-        cut_off = [one for one in listed if one.account is not None and one.account.status == CUT_OFF]
+        cut_off = [one for one in listed if one.is_cut_off]
         if cut_off:
-            console.print(Text(f"\nGo on with what was {CUT_OFF}: {resume_command(cut_off[-1].path)}", "yellow"))
+            console.print(Text(f"\nGo on with what was {CUT_OFF}: {resume_command(str(cut_off[-1].path))}", "yellow"))
     else:
         make_console().print(Text(f"No runs in {clean(str(directory))}. Start one with: trimtab demo"))
 
@@ -96,6 +104,7 @@ def _table(listed: list[_Listed]) -> Table:
             table.add_row(name, "-", "-", "-", "-", "-", Text(f"unreadable: {clean(one.problem or '', 200)}", "red"))
             continue
         summary, status = one.account.timeline.summary, one.account.status
+        because = f": {clean(summary.ended_because, 100)}" if summary.status == CUT_OFF and summary.ended_because else ""
         table.add_row(
             name,
             Text(clean(summary.manager, 100)),
@@ -103,6 +112,6 @@ def _table(listed: list[_Listed]) -> Table:
             number(summary.best.value if summary.best else None),
             number(summary.last.value if summary.last else None),
             str(summary.interventions),
-            Text(status, STATUS_STYLES[status]),
+            Text(f"{status}{because}", STATUS_STYLES[status]),
         )
     return table

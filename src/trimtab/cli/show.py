@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.cli.run_reading import CUT_OFF, Account, find_run, read_account, resume_command
+from trimtab.cli.run_reading import CUT_OFF, Account, find_run, read_account
 from trimtab.cli.terminal import STATUS_STYLES, chart, clean, counted, make_console, number, print_json
 from trimtab.decision.consultation import Consultation
 from trimtab.report.account import Decision, Ending, Point, Proposed, RunSummary, Timeline
 from trimtab.report.scale import Curve, Mark, MarkKind
-from trimtab.report.words import ENDINGS, expected, follows, used
+from trimtab.report.words import ENDINGS, expected, follows, resume_command, used
 from trimtab.verification.verdict import Rejection
 
 _STYLES: Final[dict[Ending, str]] = {
@@ -42,13 +42,15 @@ def show(
     """Show a run's decisions: symptoms, proposals, verdicts, changes and what came of them."""
     directory = find_run(run)
     account = read_account(directory)
+    go_on = resume_command(str(directory.path)) if account.status == CUT_OFF else None
     if as_json:
-        print_json({**account.timeline.as_json(), "torn_bytes": account.torn_bytes, "is_live": account.is_live})
+        beside = {"torn_bytes": account.torn_bytes, "is_live": account.is_live, "status": account.status, "go_on": go_on}
+        print_json({**account.timeline.as_json(), **beside})
         return
     console = make_console()
     print_account(console, account, every=every)
-    if account.status == CUT_OFF:
-        console.print(Text(f"\nThe run was {CUT_OFF}: go on with {resume_command(directory.path)}", "yellow"))
+    if go_on is not None:
+        console.print(Text(f"\nThe run was {CUT_OFF}: go on with {go_on}", "yellow"))
 
 
 def print_account(console: Console, account: Account, *, every: bool) -> None:

@@ -16,6 +16,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
+from weakref import WeakSet
 
 from trimtab.errors import LedgerDamaged, LedgerError
 from trimtab.ledger.line import GENESIS, write_line
@@ -24,6 +25,7 @@ from trimtab.ledger.record import DURABLE, Record
 
 _LOCK_ATTEMPTS: Final = 50
 _LOCK_PAUSE_SECONDS: Final = 0.01
+_open_journals: WeakSet[Journal] = WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Journal:
         self._head = head
         self._size = size
         self.recovered_bytes = recovered_bytes
+        _open_journals.add(self)
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -172,6 +175,12 @@ class Journal:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
+    def leave_to_parent(self) -> None:
+        """Close the copy that a forked process has of the file; the lock stays with the process that forked."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)  # without unlocking: the lock is shared with the parent
+
     def __enter__(self) -> Self:
         return self
 
@@ -222,6 +231,15 @@ def _take_lock(descriptor: int) -> bool:
         else:
             return True
     return False
+
+
+def _leave_to_parent() -> None:
+    """Close what a fork has copied: a data loader's worker that outlives the run would hold the lock for it."""
+    for journal in list(_open_journals):
+        journal.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _sync_directory(directory: Path) -> None:

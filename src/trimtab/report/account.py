@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from trimtab.actuation.binding import ReadBack
 from trimtab.decision.consultation import Consultation
@@ -21,7 +21,14 @@ from trimtab.verification.verdict import Rejection, Source
 # What became of a decision. `open` is one whose end is not in the ledger (yet), `unanswered` one that was open when the
 # run ended, `shadow` one that was accepted in a run that applies nothing.
 Ending = Literal["applied", "shadow", "no_action", "rejected", "manager_failed", "dropped", "failed", "unanswered", "open"]
-Status = Literal["ended", "stopped", "not ended"]
+Status = Literal["ended", "stopped", "cut off", "not ended"]
+
+_RAISED: Final = "the training loop raised"  # how the reason of such an end begins
+
+
+def is_raised(reason: str) -> bool:
+    """Return whether a run that ended for this reason was cut off by an exception in its training loop."""
+    return reason.startswith(_RAISED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +168,9 @@ class RunSummary:
     Args:
         run: Its name.
         manager: Which manager.
-        status: Whether its ledger was closed in order, or the loop was asked to stop before; ``not
-            ended`` is running, or cut off.
-        ended_because: Why it was asked to stop, or the reason given at its end; None if neither.
+        status: Whether its ledger was closed in order, or the loop was asked to stop before; ``cut off`` if the training
+            loop raised; ``not ended`` is running, or cut off without a word.
+        ended_because: What the loop raised, why it was asked to stop, or the reason given at its end; None if neither.
         steps: Step of the newest record.
         total_steps: Planned length; None if not known.
         objective: Direction and signal, such as ``minimize val/loss``.

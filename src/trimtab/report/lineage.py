@@ -93,8 +93,8 @@ class Lineage:
 
     @property
     def planned_steps(self) -> int:
-        """Steps that the weights would have been through at the planned end; where none is known, those at its end."""
-        return self.lineage_steps if self.total_steps is None else self.total_steps - (self.steps - self.lineage_steps)
+        """The run's planned length in steps, whatever rollbacks undid of it; where none was planned, the length it had."""
+        return self.steps if self.total_steps is None else self.total_steps
 
     @property
     def stop(self) -> Deed | None:

@@ -1,6 +1,7 @@
 """Where two runs part: what they started from, what they measured, what was decided on which evidence, and the recipes.
 
 Two runs are compared as far as both go: of one that goes on, or was cut off, nothing is known beyond its last record.
+That its training loop raised cuts a run off, too. Saved states are compared, but do not part two runs by themselves.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from trimtab.ledger.record import (
     RunResumed,
     RunStarted,
 )
-from trimtab.report.account import Decision, Timeline, json_ready
+from trimtab.report.account import Decision, Timeline, is_raised, json_ready
 from trimtab.report.repeat import Comparison, compare_courses, differing_fields, is_timed, timed_signals
 from trimtab.report.scorecard import Totals, build_scorecard
 from trimtab.report.timeline import build_timeline
@@ -144,7 +145,7 @@ class Parting:
 
     @property
     def is_none(self) -> bool:
-        """Whether the runs are identical as far as both go."""
+        """Whether the runs are identical as far as both go, but for saved states: `alike` has those."""
         return not self.start and self.alike.difference is None
 
     def as_json(self) -> dict[str, Any]:
@@ -166,6 +167,7 @@ def part(one: Sequence[Record], other: Sequence[Record]) -> Parting:
         LedgerError: One of them holds no record.
         IllegalTransition: The records are out of order; the ledger was not written by a run.
     """
+    one, other = _until_raised(one), _until_raised(other)
     runs = _seen(one), _seen(other)
     started = _started(one), _started(other)
     last_step = min(run.timeline.summary.steps for run in runs)
@@ -181,6 +183,10 @@ def part(one: Sequence[Record], other: Sequence[Record]) -> Parting:
         recipes=tuple(_recipes(one, other, last_step)),
         last_step=last_step,
     )
+
+
+def _until_raised(records: Sequence[Record]) -> Sequence[Record]:
+    return [record for record in records if not (isinstance(record, RunEnded) and is_raised(record.reason))]
 
 
 def _seen(records: Sequence[Record]) -> Seen:
@@ -199,8 +205,8 @@ def _started(records: Sequence[Record]) -> RunStarted:
 def _alike(one: Sequence[Record], other: Sequence[Record], runs: tuple[Seen, Seen]) -> Comparison:
     """Compare the courses from one and the same start: what differs there is told apart."""
     first = _started(one)
-    found = compare_courses(one, [first, *other[1:]])
-    turned = compare_courses([first, *other[1:]], one)
+    found = compare_courses(one, [first, *other[1:]], with_states=False)
+    turned = compare_courses([first, *other[1:]], one, with_states=False)
     # What follows the end of a run that goes on, or was cut off, is no difference, whichever of the two it is.
     return turned if found.difference is not None and turned.difference is None and not runs[1].has_ended else found
 

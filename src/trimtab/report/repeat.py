@@ -1,7 +1,7 @@
 """Was a run repeated? Two courses, record by record, and the first field in which they differ.
 
     first_difference(original, repeated) -> Difference | None
-    compare_courses(original, repeated) -> Comparison
+    compare_courses(original, repeated, with_states=True) -> Comparison
 
 Rules:
 1. All that a record says is compared, numbers by their bits, but for what may differ between two runs that train alike:
@@ -10,7 +10,8 @@ Rules:
 2. A `RunResumed` is left out: pass the entries that count (`trimtab.ledger.course.iter_course`). So is a
    `CheckpointDeleted`: a resume finds some gone already, and what could be gone back to stands in the briefings. And an
    `AnswerDropped`, which came when it did not count any more.
-3. A state's hash that one of the two does not have says nothing, and agrees with any.
+3. A state's hash that one of the two does not have says nothing, and agrees with any. Nor does one part the courses without
+   ``with_states``: two runs of their own train alike though generators differ that neither has seeded nor uses.
 4. What follows an original that was cut off has nothing to be compared with. A repetition that ends first is a difference.
 """
 
@@ -73,12 +74,16 @@ class Comparison:
         step: Step of the last of these; 0 if there is none.
         num_states: Hashes of whole states among them that both have, and that agree.
         difference: Where they part; None if they do not, as far as the original goes.
+        num_unlike_states: Hashes among them that both have, and that do not agree; 0 where such a hash parts the courses.
+        unlike_state_step: Step of the first of these; None if there is none.
     """
 
     num_records: int
     step: int
     num_states: int
     difference: Difference | None
+    num_unlike_states: int = 0
+    unlike_state_step: int | None = None
 
 
 def first_difference(original: Iterable[Record], repeated: Iterable[Record]) -> Difference | None:
@@ -91,27 +96,32 @@ def first_difference(original: Iterable[Record], repeated: Iterable[Record]) -> 
     return compare_courses(original, repeated).difference
 
 
-def compare_courses(original: Iterable[Record], repeated: Iterable[Record]) -> Comparison:
+def compare_courses(original: Iterable[Record], repeated: Iterable[Record], *, with_states: bool = True) -> Comparison:
     """Compare two courses record by record, up to their first difference.
 
     Args:
         original: Records of a course, from the first on; it may be cut off.
         repeated: Records of the course to be compared with it.
+        with_states: Whether another hash of a saved state is a difference; without, it is only counted.
     """
     timed: frozenset[str] = frozenset()
     num_records = step = num_states = 0
+    unlike: list[int] = []  # steps of the states whose hashes do not agree
     for one, other in zip_longest(_told(original), _told(repeated)):
         if one is None:  # cut off: after `run_ended` there is nothing, and both courses have it or differ there
             break
         if isinstance(one, RunStarted):
             timed = timed_signals(one)
-        found = _between(one, other, timed)
+        found = _between(one, other, timed, with_states=with_states)
         if found is not None:
             difference = Difference(num_records, one.step, one.kind, *found)
-            return Comparison(num_records, step, num_states, difference)
+            return Comparison(num_records, step, num_states, difference, len(unlike), min(unlike, default=None))
         num_records, step = num_records + 1, max(step, one.step)
-        num_states += _has_state(one) and _has_state(other)
-    return Comparison(num_records, step, num_states, None)
+        if isinstance(one, CheckpointSaved) and isinstance(other, CheckpointSaved) and one.state_hash and other.state_hash:
+            agrees = one.state_hash == other.state_hash
+            num_states += agrees
+            unlike += [] if agrees else [one.step]
+    return Comparison(num_records, step, num_states, None, len(unlike), min(unlike, default=None))
 
 
 def _told(records: Iterable[Record]) -> Iterator[Record]:
@@ -130,14 +140,14 @@ def timed_signals(started: RunStarted) -> frozenset[str]:
     return frozenset(named.union(*(USUAL_NAMES[role] for role in _OF_THE_MACHINE)))
 
 
-def _between(one: Record, other: Record | None, timed: frozenset[str]) -> tuple[str, str, str] | None:
+def _between(one: Record, other: Record | None, timed: frozenset[str], *, with_states: bool) -> tuple[str, str, str] | None:
     """Return field and both values of the first difference between two records."""
     if other is None:
         return "kind", canonical(one.kind), ENDED
     if one.kind != other.kind:
         return "kind", canonical(one.kind), canonical(other.kind)
     trees = _compared(one, timed), _compared(other, timed)
-    if isinstance(one, CheckpointSaved) and not (_has_state(one) and _has_state(other)):
+    if isinstance(one, CheckpointSaved) and not (with_states and _has_state(one) and _has_state(other)):
         for tree in trees:
             del tree["state_hash"]
     if canonical(trees[0]) == canonical(trees[1]):

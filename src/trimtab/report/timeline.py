@@ -43,7 +43,9 @@ from trimtab.report.account import (
     Problem,
     Proposed,
     RunSummary,
+    Status,
     Timeline,
+    is_raised,
 )
 
 
@@ -219,8 +221,8 @@ class _Book:
         summary = RunSummary(
             run=next((record.run for record in reversed(self._resumed) if record.run), started.run),
             manager=started.manager,
-            status=("stopped" if state.stop_reason else "ended") if self._ended else "not ended",
-            ended_because=state.stop_reason or (self._ended.reason if self._ended else None),
+            status=_status(state, self._ended),
+            ended_because=_ended_because(state, self._ended),
             steps=state.step,
             total_steps=started.total_steps,
             objective=str(started.envelope.objective),
@@ -247,6 +249,18 @@ class _Book:
             if self._decisions[place].ending == "applied":
                 self._update(place, outcome=_outcome(intervention))
         return Timeline(summary, tuple(self._decisions), tuple(self._evaluations))
+
+
+def _status(state: State, ended: RunEnded | None) -> Status:
+    if ended is None:
+        return "not ended"
+    return "cut off" if is_raised(ended.reason) else "stopped" if state.stop_reason else "ended"
+
+
+def _ended_because(state: State, ended: RunEnded | None) -> str | None:
+    if ended is not None and (is_raised(ended.reason) or not state.stop_reason):
+        return ended.reason
+    return state.stop_reason
 
 
 def _outcome(intervention: Intervention) -> Outcome | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Final, Protocol
 
 from trimtab.decision.proposal import Expectation
@@ -58,6 +59,11 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.5g}" if math.isfinite(value) else "NaN" if math.isnan(value) else f"{value:+}".replace("+inf", "inf")
+
+
+def resume_command(run_dir: str) -> str:
+    """Return what to type to go on with a run that was cut off."""
+    return f"trimtab resume {shlex.quote(clean(run_dir, 500))}"
 
 
 def counted(count: int, noun: str) -> str:

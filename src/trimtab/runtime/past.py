@@ -59,6 +59,8 @@ class Past:
         evaluation: What was measured on that very state afterwards; None if nothing was.
         problems: What had been told by then: pairs of a problem and its detail.
         repetition: What the run repeats of another; None for nothing.
+        without_position: Whether the data begins anew, as the loader has no position that could be restored.
+        damaged: Newer checkpoints that were passed over, as their files are gone or damaged.
         spent: What language models have taken by the ledger's account, courses that were left included.
     """
 
@@ -71,7 +73,9 @@ class Past:
     evaluation: EvaluationRecorded | None
     problems: tuple[tuple[str, str], ...]
     repetition: Repetition | None
+    damaged: tuple[str, ...]
     spent: Spent
+    without_position: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ def read_past(directory: RunDirectory) -> Past:
     """
     _check_anchor(directory)
     started, points, final = _points(directory.ledger)
-    point, lost = _choose(directory.checkpoints, points, final)
+    point, lost, damaged = _choose(directory.checkpoints, points, final)
     before: list[Record] = []
     counting: dict[int, Record] = {}
     for entry in iter_course(directory.ledger):
@@ -126,6 +130,7 @@ def read_past(directory: RunDirectory) -> Past:
         evaluation=_evaluation(courses, resumed),
         problems=tuple((record.problem, record.detail) for record in before if isinstance(record, ProblemNoticed)),
         repetition=repetition,
+        damaged=damaged,
         spent=_spent(directory.ledger),
     )
 
@@ -197,13 +202,15 @@ def _points(ledger: Path) -> tuple[RunStarted, dict[str, _Point], State]:
     return started, points, state
 
 
-def _choose(root: Path, points: dict[str, _Point], final: State) -> tuple[_Point, tuple[str, ...]]:
-    """Return the newest point whose checkpoint is whole, and those of its state's checkpoints that are not."""
+def _choose(root: Path, points: dict[str, _Point], final: State) -> tuple[_Point, tuple[str, ...], tuple[str, ...]]:
+    """Return the newest point whose checkpoint is whole, those of its state's checkpoints that are not, and the newer ones."""
     usable = [checkpoint.id for checkpoint in final.checkpoints if not checkpoint.is_left and checkpoint.id in points]
-    chosen = next((points[id] for id in reversed(usable) if _is_whole(root, id)), points[""])
-    return chosen, tuple(
-        one.id for one in chosen.state.checkpoints if one.id != chosen.checkpoint and not _is_whole(root, one.id)
-    )
+    damaged: list[str] = []
+    while usable and not _is_whole(root, usable[-1]):
+        damaged.append(usable.pop())
+    chosen = points[usable[-1]] if usable else points[""]
+    others = [checkpoint.id for checkpoint in chosen.state.checkpoints if checkpoint.id != chosen.checkpoint]
+    return chosen, tuple(id for id in others if not _is_whole(root, id)), tuple(damaged)
 
 
 def _is_whole(root: Path, id: str) -> bool:

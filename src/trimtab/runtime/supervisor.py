@@ -255,6 +255,13 @@ class Supervisor:
                 file.rewind(place)
             except (OSError, LedgerDamaged) as error:
                 self._notice("what was measured behind the resumed state cannot be given up", str(error))
+        if past.damaged:
+            self._notice("damaged checkpoints were passed over", ", ".join(past.damaged))
+        if past.without_position:
+            detail = (
+                "the data begins anew: pass loader= with state_dict and load_state_dict, such as trimtab.ResumableDataLoader"
+            )
+            self._notice("the data position was not restored", detail)
         if self._checkpoint is not None:
             self._hash_if_due()  # that of the checkpoint's own step was still buffered when the process died
         self._recorded_evaluation = past.evaluation

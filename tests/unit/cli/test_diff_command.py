@@ -10,9 +10,11 @@ import pytest
 
 from tests.unit.cli.test_run_commands import HOSTILE, call, damage
 from tests.unit.report.parted_runs import SLOWER, a_run, up_to
-from tests.unit.report.sample_run import whole_run, write_ledger
+from tests.unit.report.sample_run import Play, whole_run, write_ledger
+from trimtab.controller.event import RunClosed
+from trimtab.decision.action import Adjust, Change
 from trimtab.ledger.journal import Journal
-from trimtab.ledger.record import Origin, RunResumed, RunStarted
+from trimtab.ledger.record import CheckpointSaved, Origin, Record, RunEnded, RunResumed, RunStarted
 from trimtab.report.repeat import HOUSEKEEPING
 
 
@@ -94,6 +96,58 @@ def test_without_all_the_later_decisions_are_counted(capsys: pytest.CaptureFixtu
     assert "later decisions differ too; all of them with --all" in out
     assert "reflex:" not in out
     assert "reflex: rollback to step-00000300" in " ".join(call(capsys, "diff", "whole", "one", "--all")[1].split())
+
+
+def test_one_of_a_thing_is_told_as_one(capsys: pytest.CaptureFixture[str], in_a_folder_of_runs: Path) -> None:
+    early = Play(run="early")
+    early.feed(RunClosed(20, "finished"))
+    write_ledger(in_a_folder_of_runs / "early", early.records)
+    out = " ".join(call(capsys, "diff", "one", "early")[1].split())
+    assert "The first record up to step 0 is the same." in out
+    stories = []
+    for reason in ("rejected", "applied"):
+        play = Play(run=reason)
+        for step in (50, 100):
+            play.evaluate(step, 2.0)
+            play.propose(step, Adjust((Change("dropout", 0.1 if reason == "applied" else 0.45),)), "more of it")
+        play.feed(RunClosed(200, "finished"))
+        write_ledger(in_a_folder_of_runs / reason, play.records)
+        stories.append(reason)
+    out = " ".join(call(capsys, "diff", *stories)[1].split())
+    assert "1 later decision differs too; see it with --all" in out
+
+
+def test_saved_states_that_differ_are_told_and_do_not_part_the_runs(
+    capsys: pytest.CaptureFixture[str], in_a_folder_of_runs: Path
+) -> None:
+    def hashed(records: list[Record], unlike_from: int) -> list[Record]:
+        return [
+            replace(r, state_hash=("b" if r.step >= unlike_from else "a") * 64) if isinstance(r, CheckpointSaved) else r
+            for r in records
+        ]
+
+    for name, unlike_from in (("plain", 1000), ("other", 100)):
+        write_ledger(in_a_folder_of_runs / name, hashed(a_run(run=name), unlike_from))
+    write_ledger(in_a_folder_of_runs / "parted", hashed(a_run(SLOWER), 50))
+    code, out, _ = call(capsys, "diff", "plain", "other")
+    text = " ".join(out.split())
+    assert code == 0
+    assert "identical in all that was measured and decided, as far as both go" in text
+    assert ", 1 state by its hash." in text
+    assert "Saved states differ from step 100 on, 7 of 8: in weights, optimizer or random numbers." in text
+    assert json.loads(call(capsys, "diff", "plain", "other", "--json")[1])["alike"]["unlike_state_step"] == 100
+    code, out, _ = call(capsys, "diff", "plain", "parted")
+    assert code == 1
+    assert "Saved states differ from step 50 on, 3 of 3:" in " ".join(out.split())
+    assert "Saved states" not in call(capsys, "diff", "plain", "plain")[1]
+
+
+def test_a_run_whose_loop_raised_is_told_as_cut_off(capsys: pytest.CaptureFixture[str], in_a_folder_of_runs: Path) -> None:
+    raised = [*up_to(a_run(), 260), RunEnded(260, "the training loop raised KeyError")]
+    write_ledger(in_a_folder_of_runs / "raised", raised)
+    code, out, _ = call(capsys, "diff", "one", "raised")
+    assert code == 0
+    assert "B  runs/raised · rules · cut off" in out
 
 
 def test_another_start_is_told_first_and_another_objective_draws_no_chart(

@@ -50,9 +50,15 @@ def test_its_steps_can_be_moved(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "export", "first", "--schedule", "a.yaml", "--scale", "0.5", "--shift", "7")[0] == 0
     assert [entry.step for entry in load_schedule(Path("a.yaml")).entries] == [57, 167]
     assert "its steps are multiplied by 0.5, then 7 later" in Path("a.yaml").read_text(encoding="utf-8")
-    # Planned were 1000 steps, of which 140 were undone: 860 of the weights' own become 86.
-    assert call(capsys, "export", "first", "--schedule", "b.yaml", "--total-steps", "86")[0] == 0
+    # Planned were 1000 steps, whatever was undone of them.
+    assert call(capsys, "export", "first", "--schedule", "b.yaml", "--total-steps", "100")[0] == 0
     assert [entry.step for entry in load_schedule(Path("b.yaml")).entries] == [10, 32]
+
+
+def test_the_length_that_was_planned_moves_no_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "export", "first", "--schedule", "a.yaml")[0] == 0
+    assert call(capsys, "export", "first", "--schedule", "b.yaml", "--total-steps", "1000")[0] == 0
+    assert Path("b.yaml").read_text(encoding="utf-8") == Path("a.yaml").read_text(encoding="utf-8")
 
 
 def test_a_plan_is_not_overwritten_unless_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ import pytest
 from tests.unit.report.sample_run import Play, whole_run, write_ledger
 from tests.unit.report.scored_run import TAKEN, ScoredRun, shadow_story
 from trimtab.cli.app import main
-from trimtab.controller.event import AnswerFailed
+from trimtab.controller.event import AnswerFailed, RunClosed
+from trimtab.decision.action import Stop
 from trimtab.ledger.journal import Journal
 
 HOSTILE = "\x1b[31m[red]\n\u202e\ud800"
@@ -73,7 +74,8 @@ def test_show_all_tells_every_question(capsys: pytest.CaptureFixture[str]) -> No
 def test_show_as_json_is_one_valid_object(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = call(capsys, "show", "first", "--json")
     tree = json.loads(out, parse_constant=pytest.fail)
-    assert set(tree) == {"summary", "decisions", "evaluations", "torn_bytes", "is_live"}
+    assert set(tree) == {"summary", "decisions", "evaluations", "torn_bytes", "is_live", "status", "go_on"}
+    assert (tree["status"], tree["go_on"]) == ("ended", None)
     assert tree["summary"]["interventions"] == 3
     assert tree["evaluations"][5] == {"step": 350, "value": "NaN"}
 
@@ -107,6 +109,31 @@ def test_a_run_that_was_cut_off_is_told_from_one_that_goes_on(capsys: pytest.Cap
     assert "go on with trimtab resume runs/demo-1/managed" in " ".join(out.split())
     assert json.loads(call(capsys, "show", "demo-1/managed", "--json")[1])["is_live"] is False
     assert "cut off: trimtab resume runs/demo-1/managed" in " ".join(call(capsys, "runs")[1].split())
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_run_whose_loop_raised_is_cut_off_with_the_reason_and_can_be_gone_on_with(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, asked: bool
+) -> None:
+    why, go_on = "the training loop raised KeyError", "trimtab resume runs/raised"
+    play = Play(run="raised")
+    play.evaluate(50, 3.2)
+    if asked:
+        play.propose(50, Stop(), "it is good enough", 0.0)
+    play.feed(RunClosed(70, why))
+    write_ledger(tmp_path / "runs" / "raised", play.records)
+    shown = " ".join(call(capsys, "show", "raised")[1].split())
+    assert f"raised · rules · cut off: {why}" in shown
+    assert f"go on with {go_on}" in shown
+    tree = json.loads(call(capsys, "show", "raised", "--json")[1])
+    assert (tree["status"], tree["summary"]["status"], tree["is_live"], tree["go_on"]) == ("cut off", "cut off", False, go_on)
+    assert tree["summary"]["ended_because"] == why
+    table = " ".join(call(capsys, "runs")[1].split())
+    assert "cut off: the training" in table
+    assert go_on in table
+    listed = {run["name"]: run for run in json.loads(call(capsys, "runs", "--json")[1])["runs"]}
+    assert [listed["raised"][key] for key in ("status", "ended_because", "go_on")] == ["cut off", why, go_on]
+    assert listed["first"]["go_on"] is None
 
 
 def test_a_run_that_has_ended_is_ended_whoever_holds_its_ledger(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -257,7 +284,7 @@ def test_runs_lists_what_can_be_read_and_what_cannot(capsys: pytest.CaptureFixtu
     listed = {run["name"]: run for run in json.loads(out)["runs"]}
     assert code == 0
     assert list(listed) == ["demo-1/managed", "demo-2", "demo-10", "empty", "first"]
-    assert [run["status"] for run in listed.values()] == ["not ended", "unreadable", "ended", "unreadable", "ended"]
+    assert [run["status"] for run in listed.values()] == ["cut off", "unreadable", "ended", "unreadable", "ended"]
     assert [run["is_live"] for run in listed.values()] == [False, None, False, None, False]
     assert listed["empty"]["problem"] == "no record yet"
     assert listed["first"]["best"] == {"step": 300, "value": 1.7}

@@ -151,3 +151,26 @@ def test_where_files_cannot_be_locked_nobody_writes(path: Path, monkeypatch: pyt
 def test_a_ledger_that_is_not_there_is_an_error(path: Path) -> None:
     with pytest.raises(LedgerError, match="cannot be read"):
         is_being_written(path)
+
+
+def test_a_forked_worker_that_outlives_its_run_does_not_hold_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    journal = Journal.create(path)
+    told, tell = os.pipe()
+    heard, ready = os.pipe()
+    child = os.fork()
+    if child == 0:  # a data loader's worker: it lives on until it is told to end
+        os.close(tell)
+        os.write(ready, b".")
+        os.read(told, 1)
+        os._exit(0)
+    try:
+        os.close(told)
+        os.read(heard, 1)
+        assert is_being_written(path), "the parent still writes"
+        journal.leave_to_parent()  # as when it is killed: nothing is unlocked
+        assert not is_being_written(path), "only the worker is left"
+        Journal.open(path).close()
+    finally:
+        os.close(tell)
+        os.waitpid(child, 0)

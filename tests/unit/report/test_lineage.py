@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -210,3 +210,16 @@ def test_a_change_that_failed_and_left_nothing_is_no_part_of_the_plan() -> None:
 def test_an_empty_ledger_has_no_lineage() -> None:
     with pytest.raises(LedgerError, match="the ledger is empty"):
         build_lineage([])
+
+
+@pytest.mark.parametrize(("planned", "length"), [(300, 300), (None, 110)])
+def test_the_planned_length_is_the_runs_own_whatever_was_undone(planned: int | None, length: int) -> None:
+    course = Course()
+    course.records[0] = replace(a_run_started(recipe=RECIPE), total_steps=planned)
+    course.train(50)
+    course.save()
+    course.train(50)
+    course.go_back("step-00000050")
+    course.train(10)
+    lineage = build_lineage(course.records)
+    assert (lineage.lineage_steps, lineage.planned_steps) == (60, length)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.report.page_samples import a_run
+from tests.unit.report.page_samples import Seen, a_run, page_of
 from tests.unit.report.sample_run import OVERFITTING, Play, whole_run, write_ledger
-from trimtab.controller.event import EvaluationReported
+from trimtab.controller.event import EvaluationReported, RunClosed
 from trimtab.errors import LedgerError
 from trimtab.ledger.codec import decode
 from trimtab.ledger.journal import Journal
@@ -55,6 +55,22 @@ def test_a_run_whose_ledger_is_being_written_goes_on(tmp_path: Path) -> None:
     assert read_subject(RunDirectory(tmp_path)).standing == "running"
     journal.close()
     assert read_subject(RunDirectory(tmp_path)).standing == "cut off"
+
+
+def test_a_run_whose_loop_raised_is_cut_off_whoever_holds_its_ledger(tmp_path: Path) -> None:
+    play = Play()
+    play.evaluate(50, 3.2)
+    play.feed(RunClosed(70, "the training loop raised KeyError"))
+    subject = a_run(tmp_path / "my run", play.records)
+    assert subject.standing == "cut off"
+    seen = Seen(page_of(subject))
+    assert "cut off after step 70: the training loop raised KeyError; its newest record is of 1970-01-12" in seen.text
+    assert f"It can be gone on with: trimtab resume '{tmp_path}/my run'" in seen.text
+    with Journal.open(tmp_path / "my run" / "ledger.jsonl"):
+        assert read_subject(RunDirectory(tmp_path / "my run")).standing == "cut off"
+    damaged = replace(subject, damage="line 3")
+    assert "gone on with" not in Seen(page_of(damaged)).text, "a damaged ledger is not gone on with"
+    assert "gone on with" not in Seen(page_of(a_run(tmp_path / "whole"))).text
 
 
 def test_a_torn_last_line_is_counted_and_the_rest_read(tmp_path: Path) -> None:

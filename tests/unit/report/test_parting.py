@@ -13,7 +13,7 @@ from tests.unit.ledger.ledger_samples import STARTED
 from tests.unit.report.parted_runs import BACK, SLOWER, a_run, up_to
 from tests.unit.report.sample_run import whole_run
 from trimtab.errors import LedgerError
-from trimtab.ledger.record import CheckpointSaved, EvaluationRecorded, Origin, Record, RunResumed, RunStarted
+from trimtab.ledger.record import CheckpointSaved, EvaluationRecorded, Origin, Record, RunEnded, RunResumed, RunStarted
 from trimtab.report.parting import RecipeStretch, Unlike, part
 from trimtab.report.repeat import HOUSEKEEPING
 
@@ -163,13 +163,26 @@ def test_a_resumed_run_is_identical_to_one_that_was_not_and_a_branch_says_what_i
     assert [seen.origin for seen in parting.runs] == [None, origin]
 
 
-def test_states_are_compared_by_their_hashes() -> None:
+def test_states_are_compared_by_their_hashes_and_do_not_part_two_runs_by_themselves() -> None:
     one = [replace(r, state_hash=f"{r.step:064d}") if isinstance(r, CheckpointSaved) else r for r in a_run()]
     other = [replace(r, state_hash="f" * 64) if isinstance(r, CheckpointSaved) and r.step == 300 else r for r in one]
-    assert part(one, one).alike.num_states == sum(r.kind == "checkpoint_saved" for r in one)
-    difference = part(one, other).alike.difference
-    assert difference is not None
-    assert (difference.step, difference.field) == (300, "state_hash")
+    num_states = sum(r.kind == "checkpoint_saved" for r in one)
+    assert part(one, one).alike.num_states == num_states
+    assert part(one, one).alike.unlike_state_step is None
+    parting = part(one, other)
+    assert parting.is_none
+    alike = parting.alike
+    assert (alike.num_states, alike.num_unlike_states, alike.unlike_state_step) == (num_states - 1, 1, 300)
+
+
+@pytest.mark.parametrize("step", [205, 300])
+def test_a_run_whose_loop_raised_was_cut_off_and_is_compared_as_far_as_it_goes(step: int) -> None:
+    whole = a_run()
+    short = [*up_to(whole, step), RunEnded(step, "the training loop raised KeyError")]
+    for parting in (part(whole, short), part(short, whole)):
+        assert parting.is_none
+        assert (parting.evaluation, parting.decisions, parting.recipes, parting.evidence) == (None, (), (), None)
+    assert not part(whole, [*short[:-1], RunEnded(step, "finished")]).is_none
 
 
 def test_a_metric_that_only_one_of_them_reports_is_told_and_a_timing_is_not() -> None:

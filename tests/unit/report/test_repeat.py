@@ -155,3 +155,17 @@ def test_a_repetition_that_ends_first_differs_and_an_original_that_was_cut_off_d
         assert found is not None
         assert (found.place, found.kind, found.field) == (length, records[length].kind, "kind")
         assert found.repeated == "nothing: it ends before"
+
+
+def test_another_hash_of_a_state_parts_a_repetition_and_without_states_is_only_counted() -> None:
+    one = [replace(r, state_hash="a" * 64) if isinstance(r, CheckpointSaved) else r for r in whole_run()]
+    other = [replace(r, state_hash="b" * 64) if isinstance(r, CheckpointSaved) and r.step >= 300 else r for r in one]
+    strict = compare_courses(one, other)
+    assert strict.difference is not None
+    assert (strict.difference.step, strict.difference.field, strict.num_unlike_states) == (300, "state_hash", 0)
+    saved = [r.step for r in one if isinstance(r, CheckpointSaved)]
+    later = sum(step >= 300 for step in saved)
+    num_records = compare_courses(one, one).num_records
+    loose = compare_courses(one, other, with_states=False)
+    assert loose == Comparison(num_records, 1000, len(saved) - later, None, later, 300)
+    assert compare_courses(one, whole_run(), with_states=False).num_unlike_states == 0, "one has none: that says nothing"

@@ -7,9 +7,9 @@ import platform
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -95,7 +95,9 @@ def assemble(parts: Parts, past: Past | None, undo: ExitStack) -> Supervisor:
         _check_same(parts.started, past.started, *(() if past.repetition is None else ("manager",)))
         if past.resumed.checkpoint is None and parts.directory.start.exists():
             read_rng(parts.directory.start)
-        past = replace(past, resumed=replace(past.resumed, versions=parts.started.versions))
+        without_position = past.resumed.checkpoint is not None and not parts.store.has_position
+        resumed = replace(past.resumed, versions=parts.started.versions)
+        past = replace(past, resumed=resumed, without_position=without_position)
     started = parts.started if past is None else past.started
     journal = Journal.create(directory.ledger) if past is None else Journal.open(directory.ledger)
     undo.callback(journal.close)
@@ -176,20 +178,32 @@ def _check_same(now: RunStarted, then: RunStarted, *free: str) -> None:
     for field in sorted(fields(RunStarted), key=lambda field: field.name == "envelope"):
         found, known = getattr(now, field.name), getattr(then, field.name)
         if field.name not in (*_FREE, *free) and found != known:
+            where, received, allowed = _unlike(found, known, field.name)
             raise UsageError(
-                f"the script is not the one that the run was begun with: {field.name} differs",
-                received=_shown(found, known),
-                allowed=_shown(known, found),
+                f"the script is not the one that the run was begun with: {where} differs",
+                received=repr(received)[:300],
+                allowed=f"{allowed!r:.300}, as it was",
                 next_step="restore the script as it was, or begin another run",
             )
 
 
-def _shown(value: Any, other: Any) -> str:
-    """Show of two values of one kind the parts in which they differ."""
-    if type(value) is type(other) and hasattr(value, "__dataclass_fields__"):
-        differing = [field.name for field in fields(value) if getattr(value, field.name) != getattr(other, field.name)]
-        return ", ".join(f"{name}={getattr(value, name)!r}" for name in differing)[:300]
-    return repr(value)[:300]
+def _unlike(value: Any, other: Any, where: str) -> tuple[str, Any, Any]:
+    """Return the path of the first part in which two values of one kind differ, and that part of both."""
+    parts: list[tuple[str, Any, Any]] = []
+    whole: tuple[str, Any, Any] = (where, value, other)
+    if is_dataclass(value) and type(value) is type(other):
+        parts = [(f"{where}.{field.name}", getattr(value, field.name), getattr(other, field.name)) for field in fields(value)]
+    elif isinstance(value, tuple) and isinstance(other, tuple):
+        ours, theirs = _by_name(cast("tuple[Any, ...]", value)), _by_name(cast("tuple[Any, ...]", other))
+        parts = [(f"{where}.{name}", ours.get(name), theirs.get(name)) for name in [*ours, *(theirs.keys() - ours.keys())]]
+    return next((_unlike(one, two, path) for path, one, two in parts if one != two), whole)
+
+
+def _by_name(values: tuple[Any, ...]) -> dict[str, Any]:
+    """Return controls by their names, pairs by their first, others by their places."""
+    if all(isinstance(one, tuple) and len(cast("tuple[Any, ...]", one)) == 2 for one in values):
+        return {str(one[0]): one[1] for one in values}
+    return {str(getattr(one, "name", place)): one for place, one in enumerate(values)}
 
 
 def _client(parts: Parts, started: RunStarted, past: Past | None, clock: SystemClock, branch: Branch | None) -> ManagerClient:

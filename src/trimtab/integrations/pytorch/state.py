@@ -85,6 +85,11 @@ class TorchStateStore:
         """Whether the loader has ``skip``."""
         return callable(getattr(self._loader, "skip", None))
 
+    @property
+    def has_position(self) -> bool:
+        """Whether the data position is part of the state."""
+        return "loader" in self._further
+
     def save(self, id: str, extra: dict[str, Any]) -> str:
         """Save the state under ``id`` and return its hash; visible only once complete.
 

@@ -11,7 +11,7 @@ from trimtab.report.page.markup import Markup, headings, join, name, tag, text
 from trimtab.report.page.plot import COLOURS
 from trimtab.report.page.spent import spent_on
 from trimtab.report.page.subject import Standing, Subject
-from trimtab.report.words import clean, counted, number
+from trimtab.report.words import clean, counted, number, resume_command
 
 _STANDINGS: Final[dict[Standing, str]] = {
     "ended": "ended",
@@ -34,9 +34,10 @@ def standing_words(subject: Subject) -> str:
     summary, words = subject.timeline.summary, _STANDINGS[subject.standing]
     if subject.standing == "running":
         return f"{words} as of {moment(subject.newest_seconds)}, step {summary.steps:,}"
-    if subject.standing == "cut off":
-        return f"{words} after step {summary.steps:,}: its newest record is of {moment(subject.newest_seconds)}"
     because = f": {clean(summary.ended_because, 300)}" if summary.ended_because else ""
+    if subject.standing == "cut off":
+        raised = f"{because};" if summary.status == "cut off" else ":"  # else whatever it was asked before is no cause
+        return f"{words} after step {summary.steps:,}{raised} its newest record is of {moment(subject.newest_seconds)}"
     return words + because
 
 
@@ -99,6 +100,8 @@ def _warnings(subject: Subject) -> Iterator[str]:
         yield f"The ledger is damaged, and nothing from there on is shown: {subject.damage}"
     elif not subject.verification.ok:
         yield f"The standalone verifier does not accept the ledger: {subject.verification.problem}"
+    elif subject.standing == "cut off":  # a damaged ledger is not gone on with
+        yield f"It can be gone on with: {resume_command(subject.path)}"
     if subject.torn_bytes:
         why = "it is being written" if subject.standing == "running" else "whoever wrote it was cut off"
         yield f"The ledger's last line is unfinished ({counted(subject.torn_bytes, 'byte')}): {why}."

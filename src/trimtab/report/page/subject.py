@@ -14,7 +14,7 @@ from trimtab.report.account import Timeline
 from trimtab.report.decimate import Points
 from trimtab.telemetry.snapshot import Summary
 
-# `running` and `cut off` are both without an end in the ledger: the lock on it tells them apart.
+# `running` and `cut off` may both be without an end in the ledger: the lock on it tells them apart.
 Standing = Literal["ended", "stopped", "running", "cut off"]
 
 
@@ -62,7 +62,7 @@ class Subject:
         path: Its directory, as the reader named it.
         started: Its first record.
         timeline: Its decisions, problems and evaluations.
-        standing: Whether it ended, goes on, or was cut off.
+        standing: Whether it ended, goes on, or was cut off, also by an exception in its training loop.
         excerpts: What the manager was given, by question.
         watched: Signals that a proposal asked to watch, by question.
         recipes: Recipes in force, each with the step after which it came into force, by rising step.
