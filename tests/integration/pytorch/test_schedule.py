@@ -79,7 +79,7 @@ def run(run_dir: Path, manager: Any, seed: int = 3, steps: int = STEPS, name: st
     after_step = options.pop("after_step", None)
     workload = WORKLOADS[name](seed)
     with supervise(workload, run_dir, manager, **options) as supervisor:
-        workload.train(steps, supervisor, evaluate, loss_hook=loss_hook, after_step=after_step)
+        workload.train(steps, supervisor, evaluate, loss_hook=loss_hook, after_step=after_step, goes_on=True)
         assert not supervisor.is_held
     return Done(supervisor, workload)
 
@@ -341,5 +341,5 @@ def test_a_run_is_not_resumed_with_another_schedule(tmp_path: Path) -> None:
 
     run(tmp_path / "run", a_schedule(tmp_path, *RESUMED), steps=12, after_step=keep)
     manager = a_schedule(tmp_path, "entries: []")
-    with pytest.raises(UsageError, match="schedule differs"):
+    with pytest.raises(UsageError, match=r"schedule\.entries\.\S+ differs"):
         run(tmp_path / "killed", manager, steps=14, resume=True)
