@@ -119,6 +119,8 @@ def fork(
     answered = find_answered(source, _question(source, at))
     proposal = _proposal(instead, answered)
     folder = output or next_free(source.path.parent, f"{source.path.name}-fork")
+    if folder.exists():
+        raise UsageError("the folder of the branches exists already", received=str(folder), next_step="name a new one")
     base = find_base(source, answered.asked.step)
     treatment = describe(proposal.action)
     tell_changes(command)

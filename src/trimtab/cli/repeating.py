@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from trimtab.cli.starting import start
@@ -69,7 +70,8 @@ def hash_interval(directory: RunDirectory) -> int:
     hashes = {}
     with suppress(OSError, TrimtabError):
         hashes = read_hashes(directory.hashes)
-    return min(hashes, default=0)
+    steps = sorted(hashes)
+    return min((later - earlier for earlier, later in pairwise(steps)), default=max(steps, default=0))
 
 
 def what_changed(original: RunDirectory, repeated: RunDirectory, command: Command) -> Iterator[str]:

@@ -14,13 +14,14 @@ from trimtab.cli.repeating import compare_runs, hash_interval, repeat, what_chan
 from trimtab.cli.run import HASH_HELP, refuse_running, require_command, tell_changes
 from trimtab.cli.run_reading import find_run
 from trimtab.cli.terminal import clean, counted, make_console, print_json, print_note
+from trimtab.errors import UsageError
 from trimtab.ledger.record import Origin
 from trimtab.report.account import json_ready
 from trimtab.report.parted_trace import parted_operation
 from trimtab.report.sameness import Sameness
 from trimtab.runtime.branching import Base, head_of
 from trimtab.runtime.command import Command
-from trimtab.runtime.repetition import Repetition
+from trimtab.runtime.repetition import Repetition, read_repetition
 from trimtab.runtime.run_dir import RunDirectory, next_free
 
 
@@ -39,6 +40,13 @@ def replay(
     source = find_run(run)
     refuse_running(source)
     command = require_command(source)
+    follows = read_repetition(source.repetition)
+    if follows is not None and follows.origin.seed:
+        raise UsageError(
+            "a branch with random numbers of its own cannot be replayed",
+            received=f"seed {follows.origin.seed}",
+            next_step="fork the run that it is a branch of once more",
+        )
     target = RunDirectory(output or next_free(source.path.parent, f"{source.path.name}-replay"))
     tell_changes(command)
     print_note(f"Repeating {clean(source.path.name, 100)} in {clean(str(target.path))} ...")

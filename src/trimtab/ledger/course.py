@@ -69,7 +69,7 @@ def _left(path: Path) -> tuple[int, list[tuple[int, int]]]:
     try:
         with path.open("rb") as file:
             for sequence, line in enumerate(file):
-                num_lines += 1
+                num_lines += line.endswith(b"\n")
                 if _MARK in line and line.endswith(b"\n"):
                     record = _record(line)
                     after = record.get("after")

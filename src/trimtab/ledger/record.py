@@ -23,6 +23,15 @@ SCHEMA: Final = "trimtab/ledger/1"
 
 SUPERSEDED: Final = "superseded"  # the problem of a question that the reflex ended: no fault of the manager
 
+RAISED: Final = "the training loop raised"  # how the reason of a run begins whose loop did not end in order
+PROCESS_ENDED: Final = "the process ended"  # the reason of a run that nobody closed
+NOTICED_AT_RESUME: Final = (
+    "damaged checkpoints were passed over",
+    "the data position was not restored",
+    "an evaluation that was due when the run was resumed is missing",
+    "what was measured behind the resumed state cannot be given up",
+)
+
 Answerer = Literal["manager", "rules"]
 Isolation = Literal["process", "thread", "outside", "nowhere"]  # nowhere: there is nobody to ask
 

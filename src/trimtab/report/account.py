@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Final, Literal, cast
+from typing import Any, Literal, cast
 
 from trimtab.actuation.binding import ReadBack
 from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Expectation
 from trimtab.diagnosis.base import Symptom
-from trimtab.ledger.record import Answerer, Origin
+from trimtab.ledger.record import RAISED, Answerer, Origin
 from trimtab.verification.verdict import Rejection, Source
 
 # What became of a decision. `open` is one whose end is not in the ledger (yet), `unanswered` one that was open when the
@@ -23,12 +23,10 @@ from trimtab.verification.verdict import Rejection, Source
 Ending = Literal["applied", "shadow", "no_action", "rejected", "manager_failed", "dropped", "failed", "unanswered", "open"]
 Status = Literal["ended", "stopped", "cut off", "not ended"]
 
-_RAISED: Final = "the training loop raised"  # how the reason of such an end begins
-
 
 def is_raised(reason: str) -> bool:
     """Return whether a run that ended for this reason was cut off by an exception in its training loop."""
-    return reason.startswith(_RAISED)
+    return reason.startswith(RAISED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ Rules:
    measure time or memory.
 2. A `RunResumed` is left out: pass the entries that count (`trimtab.ledger.course.iter_course`). So is a
    `CheckpointDeleted`: a resume finds some gone already, and what could be gone back to stands in the briefings. And an
-   `AnswerDropped`, which came when it did not count any more.
+   `AnswerDropped`, which came when it did not count any more, and what is noticed at a resume.
 3. A state's hash that one of the two does not have says nothing, and agrees with any. Nor does one part the courses without
    ``with_states``: two runs of their own train alike though generators differ that neither has seeded nor uses.
 4. What follows an original that was cut off has nothing to be compared with. A repetition that ends first is a difference.
@@ -23,7 +23,16 @@ from itertools import zip_longest
 from typing import Any, Final, cast
 
 from trimtab.ledger.codec import canonical, freeze
-from trimtab.ledger.record import AnswerDropped, CheckpointDeleted, CheckpointSaved, Record, RunResumed, RunStarted
+from trimtab.ledger.record import (
+    NOTICED_AT_RESUME,
+    AnswerDropped,
+    CheckpointDeleted,
+    CheckpointSaved,
+    ProblemNoticed,
+    Record,
+    RunResumed,
+    RunStarted,
+)
 from trimtab.telemetry.roles import MEMORY, THROUGHPUT, USUAL_NAMES
 
 ENDED: Final = "nothing: it ends before"
@@ -126,7 +135,8 @@ def compare_courses(original: Iterable[Record], repeated: Iterable[Record], *, w
 
 def _told(records: Iterable[Record]) -> Iterator[Record]:
     for record in records:
-        if not isinstance(record, HOUSEKEEPING):
+        is_of_resume = isinstance(record, ProblemNoticed) and record.problem in NOTICED_AT_RESUME
+        if not isinstance(record, HOUSEKEEPING) and not is_of_resume:
             yield record
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trimtab.ledger.record import Record, RunEnded
+from trimtab.ledger.record import PROCESS_ENDED, RAISED, Record, RunEnded
 from trimtab.ledger.series import Row
-from trimtab.report.repeat import Comparison, compare_courses
-
-FINISHED = "finished"
+from trimtab.report.repeat import Comparison, compare_courses, is_timed
 
 Hashes = Mapping[int, Mapping[str, str]]
 
@@ -80,7 +78,7 @@ def compare(original: Kept, repeated: Kept, timed: Iterable[str] = ()) -> Samene
 def _whole(records: Sequence[Record]) -> Sequence[Record]:
     """Leave out the end of a run that was interrupted: its repetition goes on."""
     last = records[-1] if records else None
-    return records[:-1] if isinstance(last, RunEnded) and last.reason != FINISHED else records
+    return records[:-1] if isinstance(last, RunEnded) and last.reason.startswith((RAISED, PROCESS_ENDED)) else records
 
 
 def _compare_hashes(original: Hashes, repeated: Hashes) -> tuple[int, tuple[int, tuple[str, ...]] | None]:
@@ -104,7 +102,7 @@ def _compare_rows(
         other = others.get(row.sequence)
         if other is None:
             continue
-        for name in sorted(row.values.keys() & other.values.keys() - timed):
+        for name in sorted(name for name in row.values.keys() & other.values.keys() if not is_timed(name, timed)):
             one, two = row.values[name], other.values[name]
             if repr(one) != repr(two):  # by their bits: 0.0 is not -0.0, and a NaN is one
                 return num_same, (row.step, name, one, two)

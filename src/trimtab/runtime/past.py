@@ -23,6 +23,8 @@ from trimtab.ledger.codec import decode
 from trimtab.ledger.course import iter_course
 from trimtab.ledger.reading import iter_ledger
 from trimtab.ledger.record import (
+    PROCESS_ENDED,
+    RAISED,
     CheckpointDeleted,
     CheckpointSaved,
     EvaluationRecorded,
@@ -42,7 +44,6 @@ from trimtab.runtime.repetition import Repetition, read_repetition
 from trimtab.runtime.run_dir import RunDirectory
 
 _CONSULTED: Final = b'"consultation":{'
-FINISHED: Final = "finished"  # the reason of a run that was closed by its own script
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Past:
         repetition: What the run repeats of another; None for nothing.
         without_position: Whether the data begins anew, as the loader has no position that could be restored.
         damaged: Newer checkpoints that were passed over, as their files are gone or damaged.
+        head: Number of the ledger's newest line.
         spent: What language models have taken by the ledger's account, courses that were left included.
     """
 
@@ -74,6 +76,7 @@ class Past:
     problems: tuple[tuple[str, str], ...]
     repetition: Repetition | None
     damaged: tuple[str, ...]
+    head: int
     spent: Spent
     without_position: bool = False
 
@@ -97,7 +100,7 @@ def read_past(directory: RunDirectory) -> Past:
         LedgerError: The ledger cannot be read.
     """
     _check_anchor(directory)
-    started, points, final = _points(directory.ledger)
+    started, points, final, head = _points(directory.ledger)
     point, lost, damaged = _choose(directory.checkpoints, points, final)
     before: list[Record] = []
     counting: dict[int, Record] = {}
@@ -131,6 +134,7 @@ def read_past(directory: RunDirectory) -> Past:
         problems=tuple((record.problem, record.detail) for record in before if isinstance(record, ProblemNoticed)),
         repetition=repetition,
         damaged=damaged,
+        head=head,
         spent=_spent(directory.ledger),
     )
 
@@ -175,14 +179,16 @@ def _anchor(root: Path, id: str) -> tuple[int, str] | None:
         return None
 
 
-def _points(ledger: Path) -> tuple[RunStarted, dict[str, _Point], State]:
-    """Return the first record, where the run can go on from by checkpoint, and the state at the end."""
+def _points(ledger: Path) -> tuple[RunStarted, dict[str, _Point], State, int]:
+    """Return the first record, where the run can go on from by checkpoint, the state at the end, and the last line's number."""
     state: State | None = None
     started: RunStarted | None = None
     points: dict[str, _Point] = {}
     last: Record | None = None
+    head = -1
     for entry in iter_course(ledger):
         last = record = entry.record
+        head = entry.sequence
         state = fold(state, record)
         if isinstance(record, RunStarted):
             started = record
@@ -193,13 +199,13 @@ def _points(ledger: Path) -> tuple[RunStarted, dict[str, _Point], State]:
             points.pop(record.checkpoint, None)
     if started is None or state is None:
         raise LedgerError("the ledger holds no record", received=str(ledger), next_step="start the run anew")
-    if isinstance(last, RunEnded) and last.reason == FINISHED:
+    if isinstance(last, RunEnded) and not last.reason.startswith((RAISED, PROCESS_ENDED)):
         raise RunDirectoryError(
             "the run has ended in order",
             received=f"{ledger.parent.name}, after step {last.step}",
             next_step="there is nothing to go on with; start another run, or repeat this one with: trimtab replay",
         )
-    return started, points, state
+    return started, points, state, head
 
 
 def _choose(root: Path, points: dict[str, _Point], final: State) -> tuple[_Point, tuple[str, ...], tuple[str, ...]]:
@@ -216,7 +222,13 @@ def _choose(root: Path, points: dict[str, _Point], final: State) -> tuple[_Point
 def _is_whole(root: Path, id: str) -> bool:
     try:
         open_checkpoint(root, id)
-    except CheckpointError:
+    except CheckpointError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, (FileNotFoundError, NotADirectoryError)):
+            # It may well be whole: what is passed over is given up, so nothing is passed over for a disk that fails for once.
+            raise RunDirectoryError(
+                "a checkpoint cannot be read", received=f"{root / id}: {cause}", next_step="look at the disk, and resume again"
+            ) from error
         return False
     return True
 

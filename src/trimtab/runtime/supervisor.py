@@ -4,7 +4,8 @@ Rules:
 1. Nothing raised here reaches the training loop after attaching. On any failure the recipe is held,
    the failure is recorded and logged, and training goes on.
 2. State is saved, restored and changed only inside `step`, so always at the same point of the loop.
-3. `step` never waits for a manager; `evaluated` waits in mode ``boundary`` only, up to the deadline.
+3. `step` never waits for a manager; `evaluated` waits in mode ``boundary`` only, up to the deadline. The first `step` after a
+   resume takes in the evaluation that the loop owes, as if by `evaluated`.
 4. What comes apart from a step is telemetry only: the detectors look at it with the next step or evaluation.
 """
 
@@ -35,7 +36,7 @@ from trimtab.diagnosis.base import Symptom, View
 from trimtab.diagnosis.examine import EVALUATION_DETECTORS, STEP_DETECTORS, examine
 from trimtab.errors import CheckpointError, LedgerDamaged, UsageError
 from trimtab.ledger.hashes import HashFile
-from trimtab.ledger.record import EvaluationRecorded, RunStarted
+from trimtab.ledger.record import NOTICED_AT_RESUME, RAISED, EvaluationRecorded, RunStarted
 from trimtab.ledger.series import SeriesFile
 from trimtab.runtime.answer import Answer, ManagerClient
 from trimtab.runtime.engine import Engine
@@ -240,7 +241,7 @@ class Supervisor:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close("finished" if kind is None else f"the training loop raised {kind.__name__}")
+        self.close("finished" if kind is None else f"{RAISED} {kind.__name__}")
 
     def _go_on(self, past: Past) -> None:
         kept = self._engine.go_on(past)
@@ -254,18 +255,18 @@ class Supervisor:
             try:
                 file.rewind(place)
             except (OSError, LedgerDamaged) as error:
-                self._notice("what was measured behind the resumed state cannot be given up", str(error))
+                self._notice(NOTICED_AT_RESUME[3], str(error))
         if past.damaged:
-            self._notice("damaged checkpoints were passed over", ", ".join(past.damaged))
+            self._notice(NOTICED_AT_RESUME[0], ", ".join(past.damaged))
         if past.without_position:
             detail = (
                 "the data begins anew: pass loader= with state_dict and load_state_dict, such as trimtab.ResumableDataLoader"
             )
-            self._notice("the data position was not restored", detail)
+            self._notice(NOTICED_AT_RESUME[1], detail)
         if self._checkpoint is not None:
             self._hash_if_due()  # that of the checkpoint's own step was still buffered when the process died
         self._recorded_evaluation = past.evaluation
-        self._is_evaluation_owed = self.evaluation_due
+        self._is_evaluation_owed = self.evaluation_due or past.evaluation is not None
 
     def _catch_up(self) -> None:
         """Take the evaluation that was due when the run was resumed from the record, if the loop did not make it again."""
@@ -278,7 +279,7 @@ class Supervisor:
             return
         detail = f"of step {self._step}: after supervise, evaluate if supervisor.evaluation_due, then train"
         try:
-            self._notice("an evaluation that was due when the run was resumed is missing", detail)
+            self._notice(NOTICED_AT_RESUME[2], detail)
         except Exception as error:  # noqa: BLE001 - rule 1: training goes on
             self._hold(error)
 

@@ -197,7 +197,7 @@ class TestBeginning:
             random.seed()
             with supervise(workload, path, script(*PLAN), envelope=boundary(), resume=resume) as supervisor:
                 workload.train(12, supervisor, lambda: 1.0, goes_on=True)
-                supervisor.close("cut off")
+                supervisor.close("the process ended")
             return workload.losses
 
         whole = unseeded(resume=False)

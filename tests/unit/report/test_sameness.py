@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.ledger.ledger_samples import STARTED
 from trimtab.ledger.record import CheckpointSaved, EvaluationRecorded, Record, RunEnded
 from trimtab.ledger.series import Row
-from trimtab.report.sameness import FINISHED, Kept, Sameness, compare
+from trimtab.report.sameness import Kept, Sameness, compare
 
 RECORDS: tuple[Record, ...] = (STARTED, CheckpointSaved(10, "step-00000010", "a" * 64), EvaluationRecorded(10, 1.0, (), None))
 HASHES: Mapping[int, Mapping[str, str]] = {step: {"model": f"m{step}", "rng/torch": f"r{step}"} for step in range(1, 11)}
@@ -86,9 +86,9 @@ def test_the_first_step_is_the_earliest_of_all_that_is_known() -> None:
 
 
 def test_a_run_that_was_interrupted_is_repeated_as_far_as_it_went() -> None:
-    more = [*RECORDS, EvaluationRecorded(20, 0.5, (), None), RunEnded(30, FINISHED)]
+    more = [*RECORDS, EvaluationRecorded(20, 0.5, (), None), RunEnded(30, "finished")]
     assert compare(kept(records=[*RECORDS, RunEnded(12, "the process ended")]), kept(records=more)).is_exact
-    ended = compare(kept(records=[*RECORDS, RunEnded(12, FINISHED)]), kept(records=more))
+    ended = compare(kept(records=[*RECORDS, RunEnded(12, "finished")]), kept(records=more))
     assert not ended.is_exact
     assert not compare(kept(records=more), kept()).is_exact, "a repetition that ends first is not the same"
 

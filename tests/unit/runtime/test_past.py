@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from trimtab.decision.action import NoAction
 from trimtab.decision.proposal import hold
 from trimtab.errors import LedgerDamaged, LedgerError, RunDirectoryError
 from trimtab.ledger.record import CheckpointDeleted, Origin, ProblemNoticed, RunEnded, RunResumed, VerdictGiven
-from trimtab.runtime.past import FINISHED, read_past
+from trimtab.runtime import past
+from trimtab.runtime.past import read_past
 from trimtab.runtime.repetition import Repetition, write_repetition
 
 
@@ -84,7 +86,7 @@ class TestPlace:
 
 class TestRefusals:
     def test_a_run_that_was_closed_by_its_script_is_not_gone_on_with(self, kept: Kept) -> None:
-        kept.add(saved(10), RunEnded(40, FINISHED))
+        kept.add(saved(10), RunEnded(40, "finished"))
         with pytest.raises(RunDirectoryError, match="ended in order") as refused:
             read_past(kept.directory)
         assert "after step 40" in str(refused.value)
@@ -243,3 +245,17 @@ class TestRepetition:
 
 def _verdict(step: int, question: int) -> VerdictGiven:
     return VerdictGiven(step, question, "manager", NoAction(), accepted=True, reasons=())
+
+
+def test_a_disk_that_fails_for_once_passes_nothing_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = CheckpointError("the checkpoint is damaged")
+    error.__cause__ = OSError(errno.EIO, "Input/output error")
+
+    def failing(*_: object) -> Path:
+        raise error
+
+    monkeypatch.setattr(past, "open_checkpoint", failing)
+    with pytest.raises(RunDirectoryError, match=r"a checkpoint cannot be read; received .*step-00000010: .*Input/output error"):
+        past._is_whole(tmp_path, "step-00000010")
+    error.__cause__ = FileNotFoundError(errno.ENOENT, "gone")
+    assert not past._is_whole(tmp_path, "step-00000010")

@@ -21,7 +21,7 @@ from trimtab.integrations.pytorch.rng import read_rng, write_rng
 from trimtab.integrations.pytorch.scalars import TorchReader
 from trimtab.integrations.pytorch.state import TorchStateStore
 from trimtab.ledger.journal import Journal
-from trimtab.ledger.record import RunStarted
+from trimtab.ledger.record import PROCESS_ENDED, RunStarted
 from trimtab.ledger.series import SeriesFile
 from trimtab.runtime.answer import ManagerClient
 from trimtab.runtime.branch import Branch
@@ -101,6 +101,12 @@ def assemble(parts: Parts, past: Past | None, undo: ExitStack) -> Supervisor:
     started = parts.started if past is None else past.started
     journal = Journal.create(directory.ledger) if past is None else Journal.open(directory.ledger)
     undo.callback(journal.close)
+    if past is not None and journal.head.sequence != past.head:  # the lock is ours only now
+        raise RunDirectoryError(
+            "the run went on while it was read",
+            received=str(directory.path),
+            next_step="see whether it has ended, and resume again",
+        )
     try:
         series = SeriesFile(directory.series)  # after the lock: it mends its file, which may be another process's
     except OSError as error:
@@ -141,7 +147,7 @@ def assemble(parts: Parts, past: Past | None, undo: ExitStack) -> Supervisor:
     )
     # A script that just ends still closes its ledger; one that drops the supervisor is not kept alive by this.
     reference = weakref.ref(supervisor)
-    atexit.register(lambda: (alive := reference()) and alive.close("the process ended"))
+    atexit.register(lambda: (alive := reference()) and alive.close(PROCESS_ENDED))
     return supervisor
 
 

@@ -155,10 +155,15 @@ class TorchStateStore:
             raise _unreadable(error) from error
 
     def reseed(self, seed: int) -> None:
-        """Let every generator go on from another seed, and the loader's order too if it has ``reseed``."""
+        """Let every generator go on from another seed, and whatever of the loader and the further objects has ``reseed``."""
         reseed_rng(seed)
+        for place, target in enumerate(self._further.values(), start=1):
+            if isinstance(target, torch.Generator):
+                target.manual_seed(seed + place)
+            elif callable(reseed := getattr(target, "reseed", None)):
+                reseed(seed)
         reseed = getattr(self._loader, "reseed", None)
-        if callable(reseed):
+        if callable(reseed) and "loader" not in self._further:
             reseed(seed)
 
     def skip(self, count: int) -> None:
