@@ -12,7 +12,7 @@ from tests.unit.runtime.recorded_runs import Kept, asked, evaluated, id_of, rece
 from trimtab.controller.state import Phase
 from trimtab.decision.action import NoAction
 from trimtab.decision.proposal import hold
-from trimtab.errors import LedgerDamaged, LedgerError, RunDirectoryError
+from trimtab.errors import CheckpointError, LedgerDamaged, LedgerError, RunDirectoryError
 from trimtab.ledger.record import CheckpointDeleted, Origin, ProblemNoticed, RunEnded, RunResumed, VerdictGiven
 from trimtab.runtime import past
 from trimtab.runtime.past import read_past
