@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+from provenance import commit
 from torch import Tensor, nn
 
 import trimtab
@@ -210,9 +210,8 @@ def main() -> None:
             }
         )
         print(f"{number + 1}/{len(EFFECTS)}: {rows[-1]}")
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S607
     about = (
-        f"Commit {head.stdout.strip()}, seeds {', '.join(map(str, seeds))}, torch {torch.__version__}, "
+        f"Commit {commit()}, seeds {', '.join(map(str, seeds))}, torch {torch.__version__}, "
         f"Python {platform.python_version()}, one thread, CPU. {STEPS} steps; the change is applied after step "
         f"{CHANGE_AFTER + 1} and measured from step {CHANGE_AFTER + SETTLE} on, against the same run without it."
     )

@@ -14,7 +14,6 @@ import inspect
 import json
 import math
 import platform
-import subprocess
 import sys
 import tempfile
 import textwrap
@@ -27,6 +26,7 @@ from typing import Any
 
 import torch
 from peers import detectors
+from provenance import commit
 
 import trimtab
 from trimtab.bench import detection
@@ -250,10 +250,6 @@ def _cell(got: Recognition) -> str:
     return f"{got.num_found}{twins}" if got.num_found else "-"
 
 
-def git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
-
-
 def runs_of(traces: dict[Job, Trace], found: dict[Job, list[Finding]]) -> list[dict[str, Any]]:
     """Every run with all that was found in it, merged."""
     return [
@@ -286,9 +282,8 @@ def main() -> None:
     for peer in peers:
         print(f"replaying {peer.name}", flush=True)
         others.append(score(peer, traces, choice)[0])
-    commit = git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "src") else "")
     about = (
-        f"Commit {commit}, trimtab {trimtab.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
+        f"Commit {commit()}, trimtab {trimtab.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
         f"seeds {options.seeds}; {len(healthy)} healthy runs, {len(choice.faults)} faults x {len(options.seeds)} seeds, "
         f"{len(twins)} twins, of {', '.join(options.scenarios)}."
     )

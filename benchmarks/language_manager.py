@@ -25,7 +25,8 @@ from statistics import fmean, median
 from typing import Any
 
 import torch
-from overfitting import RESULTS, commit, folder_name, run_arm, say
+from overfitting import RESULTS, folder_name, run_arm, say
+from provenance import commit
 
 import trimtab
 from trimtab.bench.arm import demo_envelope

@@ -26,6 +26,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from provenance import commit
+
 from trimtab.actuation.binding import ReadBack
 from trimtab.controller.effect import Append, Enact
 from trimtab.controller.event import (
@@ -351,7 +353,7 @@ def report(content: dict[str, Any]) -> str:
 def disk_of(folder: Path) -> str:
     try:
         command = ["stat", "-f", "-c", "%T", str(folder)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - our own words, no shell
     except (OSError, subprocess.CalledProcessError):
         return "unknown file system"
 
@@ -373,9 +375,8 @@ def main() -> None:
         size = ledger.stat().st_size / 1e6
         readings = reading_rows(ledger)
         series = [series_row(count, options.rows, options.seed, folder) for count in (5, 100)]
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S607
     content = {
-        "about": f"Commit {head.stdout.strip()}, Python {platform.python_version()}, one thread, seed {options.seed}, "
+        "about": f"Commit {commit()}, Python {platform.python_version()}, one thread, seed {options.seed}, "
         f"{options.rounds} rounds.",
         "disk": disk,
         "fsync_microseconds": fsync,

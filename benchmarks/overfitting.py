@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from provenance import commit
 
 import trimtab
 from trimtab.bench.scoring import Effect, paired_effect
@@ -46,14 +47,6 @@ def run_arm(seed: int, steps: int, manager: str | None, folder: Path, temperatur
 def folder_name(seed: int, manager: str, temperature: float | None = None) -> str:
     heat = "" if temperature is None else f"-{temperature:g}"
     return f"{seed}-{manager.replace(':', '-').replace('/', '-')}{heat}"
-
-
-def commit() -> str:
-    return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "src") else "")
-
-
-def git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
 
 
 def say(effect: Effect) -> str:

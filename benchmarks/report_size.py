@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from provenance import commit
+
 import trimtab
 from trimtab.controller.effect import Append, Enact
 from trimtab.controller.event import (
@@ -157,7 +159,7 @@ def figures(run: Path, repeats: int, browser: Any) -> dict[str, Any]:
         browser.frames()
         if number:  # the first one warms up
             opened.append(browser.evaluate(TIMES))
-    told = subprocess.run([*command[:3], "show", str(run), "--json"], capture_output=True, check=True)  # noqa: S603 - likewise
+    told = subprocess.run([*command[:3], "show", str(run), "--json"], capture_output=True, check=True)  # noqa: S603 - our own command
     shown = json.loads(told.stdout)
     return {
         "steps": shown["summary"]["steps"],
@@ -214,9 +216,8 @@ def main() -> None:
         with Browser(chromium, Path(scratch) / "profile") as browser:
             program = browser.order("Browser.getVersion")["product"]
             rows = [figures(run, options.repeats, browser) for run in runs]
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S607
     about = (
-        f"Commit {head.stdout.strip()}, Python {platform.python_version()}, {program}, headless, 1280 x 900, "
+        f"Commit {commit()}, Python {platform.python_version()}, {program}, headless, 1280 x 900, "
         f"seed {options.seed}, {SIGNALS + 2} signals, an evaluation every {EVALUATE_EVERY} steps; "
         f"times are medians of {options.repeats}."
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from provenance import commit
 from torch import nn
 
 import trimtab
@@ -113,8 +113,7 @@ def main() -> None:
             compare("mlp-85k", small_step, options.blocks, 200, Path(folder)),
             compare("demo-gpt", text_step, options.blocks, 12, Path(folder)),
         ]
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S607
-    about = f"Commit {head.stdout.strip()}, torch {torch.__version__}, Python {platform.python_version()}, one thread, CPU."
+    about = f"Commit {commit()}, torch {torch.__version__}, Python {platform.python_version()}, one thread, CPU."
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "step_cost.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     lines = ["# Cost of a supervised step", "", about, ""]

@@ -21,7 +21,6 @@ import json
 import os
 import platform
 import random
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from statistics import median
 from typing import Any, Final
 
 import torch
+from provenance import commit
 from torch import nn
 
 import trimtab
@@ -376,10 +376,9 @@ def main() -> None:
                 signals += signal_rows(count, tensors=tensors, blocks=options.blocks, seed=options.seed, folder=place)
     probes = probe_rows("mlp-85k", small_run, options.blocks, 40, options.seed)
     probes += probe_rows("demo-gpt", text_run, options.blocks, 4, options.seed)
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S607
     peers = "".join(f", {name} {installed(name)}" for name in PEERS if installed(name))
     about = (
-        f"Commit {head.stdout.strip()}, torch {torch.__version__}, Python {platform.python_version()}{peers}, one thread, CPU, "
+        f"Commit {commit()}, torch {torch.__version__}, Python {platform.python_version()}{peers}, one thread, CPU, "
         f"seed {options.seed}, {options.blocks} blocks."
     )
     RESULTS.mkdir(exist_ok=True)

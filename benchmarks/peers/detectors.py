@@ -105,7 +105,7 @@ def lightning(trace: Trace) -> list[Finding]:
     for step, value in trace.objective_values():
         trainer.callback_metrics = {objective.signal: torch.tensor(value)}
         trainer.current_epoch += 1
-        stopping.on_validation_end(trainer, None)  # type: ignore[arg-type]
+        stopping.on_validation_end(trainer, None)  # type: ignore[arg-type] - it never looks at the module
         if trainer.should_stop:
             found.append(Finding(step, "no_gain" if math.isfinite(value) else "non_finite", "warning"))
             trainer.should_stop = False

@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 import trimtab
+from trimtab.cli.new_file import write_new
 from trimtab.cli.run_reading import find_run
 from trimtab.cli.terminal import clean, counted, make_console
 from trimtab.decision.schedule import Schedule
@@ -43,7 +44,7 @@ def export(
     if schedule is not None:
         course = iter_course(directory.ledger)
         plan, text = schedule_text(course, trimtab.__version__, scale=scale, shift=shift, total_steps=total_steps)
-        _write(text, schedule, force=force)
+        write_new(schedule, text, force=force, option="--schedule")
         console.print(Text.assemble(("wrote ", "bold green"), f"{clean(str(schedule))}: {_said(plan)}"))
         console.print(Text(f'Follow it with manager="schedule:{clean(str(schedule))}"; read and edit it first.'))
     if csv is None and parquet is None:
@@ -66,17 +67,3 @@ def _size(table: Table) -> str:
 
 def _series(directory: RunDirectory) -> list[Row]:
     return read_series(directory.series) if directory.series.exists() else []
-
-
-def _write(text: str, path: Path, *, force: bool) -> None:
-    try:
-        with path.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise UsageError(
-            "the file exists already", received=str(path), next_step="name another, or replace it with --force"
-        ) from error
-    except OSError as error:
-        raise UsageError(
-            "the file cannot be written", received=f"{path}: {error.strerror}", next_step="name another"
-        ) from error

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from trimtab.cli.new_file import write_new
 from trimtab.cli.terminal import clean, make_console
 from trimtab.controls.catalogue import base_name, part_name
 from trimtab.controls.control import Control
@@ -26,8 +27,7 @@ from trimtab.controls.entries import (
     WEIGHT_DECAY,
 )
 from trimtab.controls.envelope import Envelope
-from trimtab.controls.preset import Preset, load_preset, preset_names
-from trimtab.errors import UsageError
+from trimtab.controls.preset import load_preset, preset_names
 
 DEFAULT_PRESET: Final = "small_transformer"
 DEFAULT_FILE: Final = Path("trimtab.yaml")
@@ -55,7 +55,7 @@ def init(
         _print_presets()
         return
     chosen = load_preset(preset)
-    _write(chosen, out, force=force)
+    write_new(out, chosen.text, force=force, option="--out")
     console = make_console()
     console.print(Text.assemble(("wrote ", "bold green"), f"{clean(str(out))}: {chosen.summary}"))
     console.print(Text("\nNext: read it, delete what you cannot give, narrow the rest, and attach:\n"))
@@ -101,17 +101,3 @@ def _print_presets() -> None:
     for name in preset_names():
         table.add_row(name, Text(load_preset(name).summary))
     make_console().print(table)
-
-
-def _write(preset: Preset, out: Path, *, force: bool) -> None:
-    try:
-        with out.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
-            file.write(preset.text)
-    except FileExistsError as error:
-        raise UsageError(
-            "the file exists already", received=str(out), next_step="name another with --out, or replace it with --force"
-        ) from error
-    except OSError as error:
-        raise UsageError(
-            "the file cannot be written", received=f"{out}: {error.strerror}", next_step="name another with --out"
-        ) from error

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-
 from trimtab.decision.action import Action, Adjust, Change, NoAction, Rollback, RollbackAndAdjust
 from trimtab.decision.briefing import Briefing
+from trimtab.decision.draws import Draws
 from trimtab.decision.proposal import Expectation, Proposal, hold
 
 
@@ -24,7 +23,7 @@ class RandomManager:
 
     def propose(self, briefing: Briefing) -> Proposal:
         """Return one executable action, chosen at random."""
-        surface, draws = briefing.surface, _Draws(f"{self._seed}/{briefing.question}")
+        surface, draws = briefing.surface, Draws(f"{self._seed}/{briefing.question}")
         actions: list[Action] = [NoAction()]
         if surface.adjustable:
             option = surface.adjustable[draws.below(len(surface.adjustable))]
@@ -40,14 +39,3 @@ class RandomManager:
         if isinstance(action, NoAction):
             return hold("drawn at random")
         return Proposal(action, "drawn at random", Expectation(gain=0.0, within_evaluations=2))
-
-
-class _Draws:
-    """Numbers from a hash chain: the core uses no random state."""
-
-    def __init__(self, seed: str) -> None:
-        self._block = sha256(seed.encode()).digest()
-
-    def below(self, bound: int) -> int:
-        self._block = sha256(self._block).digest()
-        return int.from_bytes(self._block[:8]) % bound

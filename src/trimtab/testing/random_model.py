@@ -6,9 +6,9 @@ For tests of what stands around a model. It reads nothing of its prompt, so what
 from __future__ import annotations
 
 import json
-from hashlib import sha256
 from typing import Any
 
+from trimtab.decision.draws import Draws
 from trimtab.decision.llm.provider import Completion, Request
 
 MOST_ITEMS = 2
@@ -39,7 +39,7 @@ class RandomModel:
     def complete(self, request: Request) -> Completion:
         """Return a reply that keeps to the request's schema; a word of prose if there is none."""
         self._num_requests += 1
-        draws = _Draws(f"{self._seed}/{self._num_requests}")
+        draws = Draws(f"{self._seed}/{self._num_requests}")
         text = "Perhaps." if request.schema is None else json.dumps(_written(request.schema, draws))
         return Completion(text, self.model, self.most_input_tokens(request), len(text))
 
@@ -48,18 +48,7 @@ class RandomModel:
         return sum(len(message.text.encode("utf-8", "replace")) for message in request.messages)
 
 
-class _Draws:
-    """Numbers from a hash chain, so that a run can be repeated."""
-
-    def __init__(self, seed: str) -> None:
-        self._block = sha256(seed.encode()).digest()
-
-    def below(self, bound: int) -> int:
-        self._block = sha256(self._block).digest()
-        return int.from_bytes(self._block[:8]) % bound
-
-
-def _written(schema: dict[str, Any], draws: _Draws) -> Any:
+def _written(schema: dict[str, Any], draws: Draws) -> Any:
     if "anyOf" in schema:
         return _written(schema["anyOf"][draws.below(len(schema["anyOf"]))], draws)
     if "enum" in schema:
@@ -73,7 +62,7 @@ def _written(schema: dict[str, Any], draws: _Draws) -> Any:
             return "drawn at random"
 
 
-def _items(schema: dict[str, Any], draws: _Draws) -> list[Any]:
+def _items(schema: dict[str, Any], draws: Draws) -> list[Any]:
     """Return one or two items, not the same thing twice."""
     kinds: list[dict[str, Any]] = list(schema.get("anyOf", [schema]))
     number = 1 + draws.below(min(MOST_ITEMS, len(kinds)))
