@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from sklearn.datasets import load_digits  # pyright: ignore[reportUnknownVariableType]  # untyped in scikit-learn
+from sklearn.datasets import load_digits  # pyright: ignore[reportUnknownVariableType] - scikit-learn has no types
 from torch import nn
 
 import trimtab

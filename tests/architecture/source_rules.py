@@ -41,6 +41,9 @@ _CORE: Final = {
 }  # fmt: skip
 _GRAB_BAGS: Final = {"util", "utils", "utility", "helper", "helpers", "common", "misc", "manager", "managers", "shared"}
 
+_SUPPRESSION: Final = re.compile(r"\b(noqa|(type|pyright): *ignore|pragma)\b")
+_REASONED: Final = re.compile(r"(noqa: [A-Z]+\d+(, [A-Z]+\d+)*|(type|pyright): ignore\[[\w, -]+\]) - \S+( \S+)+")
+
 
 def sources(root: Path) -> list[Source]:
     """Read every Python file under ``root``."""
@@ -107,6 +110,16 @@ def broad_excepts_give_a_reason(source: Source) -> Iterator[Violation]:
             reason = re.sub(r"#|\b(noqa|pyright|type|pragma)\b:?\s*[\w\[\], ]*", "", comments.get(node.lineno, "")).strip()
             if len(reason.split()) < 3:
                 yield Violation(source.path, node.lineno, "broad except: catch less, or give the reason on this line")
+
+
+def suppressions_give_a_reason(source: Source) -> Iterator[Violation]:
+    """What silences a check says on its line which rule it silences, and why: ``# noqa: S603 - our own words, no shell``."""
+    for line, comment in _comments(source).items():
+        for found in _SUPPRESSION.finditer(comment):
+            if not _REASONED.match(comment, found.start()):
+                yield Violation(
+                    source.path, line, f"{found.group()}: give the rule in brackets or after noqa, then ` - ` and why"
+                )
 
 
 def no_grab_bags(source: Source, allowed: Iterable[str] = ()) -> Iterator[Violation]:

@@ -54,6 +54,13 @@ def test_no_test_file_is_longer_than_800_lines() -> None:
     assert rules.violations(rules.at_most(800), rules.sources(ROOT / "tests")) == []
 
 
+@pytest.mark.parametrize("folder", ["src", "tests", "benchmarks", "examples"])
+def test_whatever_silences_a_check_says_why(folder: str) -> None:
+    found = rules.sources(ROOT / folder)
+    assert found
+    assert rules.violations(rules.suppressions_give_a_reason, found) == []
+
+
 def test_the_verifier_is_the_one_that_seals() -> None:
     # Where `seal` is renamed or moved, the rule above would find nothing and still pass.
     text = {source.path: source.text for source in package()}

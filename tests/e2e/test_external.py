@@ -134,7 +134,7 @@ def test_an_agent_in_another_process_steers_by_the_command_line(tmp_path: Path) 
     assert {reason.constraint for reason in verdicts[2].reasons} >= {"bounds"}
     applied = records(run, ActionApplied)
     assert [(one.step, one.recipe["dropout"]) for one in applied] == [(11, 0.3)]
-    assert workload.model[2].p == 0.3  # type: ignore[index]
+    assert workload.dropout.p == 0.3
     assert verify_file(run / "ledger.jsonl").ok
 
 
@@ -176,7 +176,7 @@ def test_an_answering_process_that_dies_half_way_harms_nobody_and_the_next_one_c
 
     with answering(run, answer):
         workload = train(run, "external", waiting_envelope(20.0), 15)
-    assert workload.model[2].p == 0.3  # type: ignore[index]
+    assert workload.dropout.p == 0.3
     assert len(list((run / "exchange" / "answered").glob("*.refused"))) == 1
     assert records(run, ManagerFailed) == []
 
@@ -264,7 +264,7 @@ def test_a_person_decides_whether_a_proposal_is_applied(
     verdict = records(run, VerdictGiven)[0]
     assert [(reason.constraint, reason.detail) for reason in verdict.reasons] == ([("approval", against)] if against else [])
     assert len(records(run, ActionApplied)) == (against is None)
-    assert (workload.model[2].p == 0.3) is (against is None)  # type: ignore[index]
+    assert (workload.dropout.p == 0.3) is (against is None)
     if against is not None:
         assert workload.hashes == unmanaged(25)
 
@@ -276,7 +276,7 @@ def test_nobody_answers_and_the_default_decides(tmp_path: Path, default: Approva
     [received] = records(run, ProposalReceived)
     if default == "approve":
         assert (received.approved_by, received.objection) == ("default: nobody answered within 2 seconds", "")
-        assert workload.model[2].p == 0.3  # type: ignore[index]
+        assert workload.dropout.p == 0.3
     else:
         assert (received.approved_by, received.objection) == ("", "not approved: nobody answered within 2 seconds")
         assert workload.hashes == unmanaged(12)
@@ -322,7 +322,7 @@ def test_the_documented_agent_in_python_steers(tmp_path: Path) -> None:
     agent.kill()
     agent.communicate(timeout=20)
     assert [one.recipe["dropout"] for one in records(tmp_path / "run", ActionApplied)] == [0.5, 0.3]
-    assert workload.model[2].p == 0.3  # type: ignore[index]
+    assert workload.dropout.p == 0.3
     assert records(tmp_path / "run", ManagerFailed) == []
 
 

@@ -97,12 +97,12 @@ def write_checkpoint(root: Path, id: str, files: Mapping[str, Content]) -> Path:
             root.mkdir(parents=True)
             _flush(root.parent)
         remove_leftovers(root)
-        os.mkdir(partial)  # noqa: PTH102  # with os.fsync and os.rename: every call that may fail goes through os
+        os.mkdir(partial)  # noqa: PTH102 - calls that may fail go through os, where tests let each of them fail
         entries = {name: _write_file(partial / name, content) for name, content in files.items()}
         manifest = Manifest(schema_version=SCHEMA, id=id, files=entries)
         _write_file(partial / MANIFEST, manifest.to_bytes())
         _flush(partial)
-        os.rename(partial, final)  # noqa: PTH104  # see above
+        os.rename(partial, final)  # noqa: PTH104 - calls that may fail go through os, where tests let each of them fail
         _flush(root)
     except BaseException as error:  # also an interrupt must leave nothing visible behind
         _withdraw(final, partial)
@@ -125,7 +125,7 @@ def open_checkpoint(root: Path, id: str) -> Path:
     manifest = read_manifest(root, id)
     directory = root / id
     try:
-        found = set(os.listdir(directory)) - {MANIFEST}  # noqa: PTH208  # names are all that is needed
+        found = set(os.listdir(directory)) - {MANIFEST}  # noqa: PTH208 - calls that may fail go through os, where tests let each of them fail
         if found != manifest.files.keys():
             raise _damaged(id, f"files {sorted(found)}, the manifest has {sorted(manifest.files)}")
         actual = {name: _entry(directory / name) for name in manifest.files}
@@ -195,7 +195,7 @@ def delete_checkpoint(root: Path, id: str) -> None:
     try:
         remove_leftovers(root)
         if os.path.lexists(directory):
-            os.rename(directory, hidden)  # noqa: PTH104  # as in write_checkpoint
+            os.rename(directory, hidden)  # noqa: PTH104 - calls that may fail go through os, where tests let each of them fail
             _flush(root)
             shutil.rmtree(hidden)
     except OSError as error:

@@ -59,7 +59,7 @@ def enact(verified: VerifiedAction, present: Recipe, bindings: Mapping[str, Bind
             write_recipe(verified.recipe, bindings, after_restore=checkpoint is not None)
         if isinstance(verified.action, SkipBatches):
             store.skip(verified.action.count)
-    except Exception as error:  # noqa: BLE001 - a user's model, loader or control may raise anything; the outcome is recorded
+    except Exception as error:  # noqa: BLE001 - calls the user's objects, of any errors; each becomes the recorded outcome
         is_unusable = isinstance(error, CheckpointError) and restored is None
         return Outcome(read_recipe(bindings), restored, f"{type(error).__name__}: {error}"[:500], is_unusable)
     return Outcome(read_recipe(bindings), restored)
@@ -88,7 +88,7 @@ def write_recipe(recipe: Recipe, bindings: Mapping[str, Binding], *, after_resto
         try:
             binding.write(value)
             _require_value(binding, value)
-        except Exception as error:  # any failure of a user's object must leave a whole recipe behind
+        except Exception as error:  # a user's setter, of any errors: what was written is put back, then it is raised as ours
             _put_back(written)
             raise ActuationError(
                 f"{name} could not be set", received=f"{value!r}: {error!r}", next_step="the recipe was put back"
@@ -106,5 +106,5 @@ def _put_back(written: list[tuple[Binding, float]]) -> None:
     for binding, before in reversed(written):
         try:
             binding.write(before)
-        except Exception:  # noqa: BLE001, S112 - the others must still be put back; what holds is read afterwards
+        except Exception:  # noqa: BLE001, S112 - one setter that fails twice must not stop the others; the caller reads what holds
             continue

@@ -25,6 +25,7 @@ from trimtab.controls.preset import load_preset
 from trimtab.decision.action import describe
 from trimtab.decision.briefing import Intervention
 from trimtab.errors import TrimtabError
+from trimtab.integrations.pytorch.untyped import backward, seed_torch
 from trimtab.runtime.manager_spec import ManagerSpec
 from trimtab.runtime.supervisor import Supervisor
 
@@ -76,7 +77,7 @@ def run(spec: ArmSpec) -> dict[str, Any]:
     torch.set_num_threads(1)
     task = TextTask()
     data = prepare(read_prose(None if spec.text is None else Path(spec.text), task), task)
-    torch.manual_seed(spec.seed)  # pyright: ignore[reportUnknownMemberType] - torch leaves the seed untyped
+    seed_torch(spec.seed)
     model = CharacterGPT(data.num_characters, task)
     optimizer = torch.optim.AdamW(model.parameters(), lr=task.learning_rate)
     loader = trimtab.ResumableLoader(data.train, batch_size=task.batch_size, seed=spec.seed)
@@ -131,7 +132,7 @@ def _train(
         for inputs, targets in loader:
             loss = loss_of(model, inputs, targets)
             optimizer.zero_grad()
-            loss.backward()  # pyright: ignore[reportUnknownMemberType] - torch leaves the gradient untyped
+            backward(loss)
             optimizer.step()
             step += 1
             if supervisor is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Final, Never
+from typing import Any, Final, Never, cast
 
 from trimtab.errors import ReplyError
 
@@ -83,8 +83,8 @@ def _depth(tree: object) -> int:
         children: list[object] = []
         for node in level:
             if isinstance(node, dict):
-                children.extend(node.values())  # pyright: ignore[reportUnknownArgumentType] - any JSON
+                children.extend(cast("dict[str, object]", node).values())
             elif isinstance(node, list):
-                children.extend(node)  # pyright: ignore[reportUnknownArgumentType] - any JSON
+                children.extend(cast("list[object]", node))
         level = children
     return deepest

@@ -178,7 +178,7 @@ class Supervisor:
             return
         try:
             self._take_step(signals)
-        except Exception as error:  # noqa: BLE001 - rule 1: training goes on
+        except Exception as error:  # noqa: BLE001 - nothing may reach the user's training loop; it is logged, and the recipe held
             self._hold(error)
 
     def observe(self, values: Mapping[str, object], *, step: int | None = None) -> None:
@@ -200,7 +200,7 @@ class Supervisor:
         # Only this queue is touched here: the call may come from another thread while a step is taken in.
         try:
             self._apart.append((self._step if step is None else step, dict(values)))
-        except Exception as error:  # noqa: BLE001 - whatever the user's object raises, it holds no values
+        except Exception as error:  # noqa: BLE001 - a user's mapping, of any errors: logged; training must go on
             _LOG.warning("trimtab was given values that cannot be read: %r", error)
 
     def evaluated(self, metrics: Mapping[str, object]) -> None:
@@ -215,7 +215,7 @@ class Supervisor:
             return
         try:
             self._take_evaluation(metrics)
-        except Exception as error:  # noqa: BLE001 - rule 1: training goes on
+        except Exception as error:  # noqa: BLE001 - nothing may reach the user's training loop; it is logged, and the recipe held
             self._hold(error)
 
     def close(self, reason: str = "finished") -> None:
@@ -234,7 +234,7 @@ class Supervisor:
         ):
             try:
                 end()
-            except Exception:  # noqa: BLE001 - rule 1: training goes on
+            except Exception:  # noqa: BLE001 - nothing may reach the user's training loop; it is logged, and the recipe held
                 _LOG.warning("the run could not be closed in order", exc_info=True)
 
     def __enter__(self) -> Self:
@@ -280,7 +280,7 @@ class Supervisor:
         detail = f"of step {self._step}: after supervise, evaluate if supervisor.evaluation_due, then train"
         try:
             self._notice(NOTICED_AT_RESUME[2], detail)
-        except Exception as error:  # noqa: BLE001 - rule 1: training goes on
+        except Exception as error:  # noqa: BLE001 - nothing may reach the user's training loop; it is logged, and the recipe held
             self._hold(error)
 
     def _save(self) -> str | None:
@@ -489,5 +489,5 @@ class Supervisor:
         try:
             self._close_sources()
             self._engine.dispatch(ProblemFound(self._step, "trimtab failed and holds the recipe", repr(error)[:500]))
-        except Exception:  # noqa: BLE001 - the ledger itself may be what failed; the log has the reason above
+        except Exception:  # noqa: BLE001 - the ledger itself may be what failed; both errors are in the log
             _LOG.error("the failure could not be recorded in the ledger")

@@ -42,6 +42,11 @@ class Workload:
     hashes: list[str] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
+    @property
+    def dropout(self) -> nn.Dropout:
+        """The layer that the control "dropout" sets in an ``mlp``."""
+        return next(layer for layer in self.model.modules() if isinstance(layer, nn.Dropout))
+
     def train(
         self,
         steps: int,

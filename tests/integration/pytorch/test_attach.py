@@ -131,7 +131,7 @@ def test_an_envelope_and_controls_are_one_too_many(tmp_path: Path) -> None:
 
 def test_not_an_optimizer_is_refused(tmp_path: Path) -> None:
     workload = mlp(0)
-    workload.optimizer = workload.model  # type: ignore[assignment]
+    workload.optimizer = workload.model  # type: ignore[assignment] - the wrong object, on purpose
     with pytest.raises(ControlError, match=r"not an optimizer; received Sequential; allowed: a torch.optim.Optimizer"):
         supervise(workload, tmp_path / "run")
 
@@ -225,7 +225,7 @@ def test_after_closing_with_a_changed_recipe_it_stays_in_force(tmp_path: Path) -
 def test_what_is_limited_in_this_run_is_in_its_first_record(tmp_path: Path) -> None:
     workload = mlp(0)
     workload.scheduler = None  # and so there is none, or it would be found
-    workload.loader = torch.utils.data.DataLoader([1, 2, 3])  # type: ignore[assignment]
+    workload.loader = torch.utils.data.DataLoader([1, 2, 3])  # type: ignore[assignment] - any iterable is taken
     supervise(workload, tmp_path / "run", total_steps=100).close()
     (started,) = records(tmp_path / "run", RunStarted)
     assert started.notes == (
@@ -247,7 +247,7 @@ def test_a_wrapped_optimizer_is_unwrapped(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     supervisor = trimtab.supervise(
-        model, Wrapper(optimizer), controls=[RATE], objective="minimize val/loss", run_dir=tmp_path / "run", manager="no_action"  # type: ignore[arg-type]
+        model, Wrapper(optimizer), controls=[RATE], objective="minimize val/loss", run_dir=tmp_path / "run", manager="no_action"  # type: ignore[arg-type] - the wrong object, on purpose
     )  # fmt: skip
     with supervisor:
         assert supervisor.recipe["learning_rate"] == 0.1

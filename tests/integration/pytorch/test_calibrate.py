@@ -167,7 +167,7 @@ def test_a_plain_loader_gives_the_same_batches_afterwards(generator: int | None)
 def test_groups_keep_their_ratios_and_the_schedule_its_rate() -> None:
     workload = WORKLOADS["batch_norm"](0)
     inner, used, between = step_of(workload), list[tuple[float, ...]](), list[tuple[float, ...]]()
-    rates = lambda: tuple(group["lr"] for group in workload.optimizer.param_groups)  # noqa: E731
+    rates = lambda: tuple(group["lr"] for group in workload.optimizer.param_groups)  # noqa: E731 - read again at every call
     workload.optimizer.register_step_pre_hook(lambda *_: None)
 
     def step(batch: Any) -> Tensor:

@@ -247,7 +247,7 @@ def test_a_rollback_that_cannot_be_recorded_is_not_made(tmp_path: Path, monkeypa
 
 def test_whatever_the_journal_raises_the_recipe_is_held_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def p_of(workload: Workload) -> float:
-        return workload.model[2].p  # type: ignore[index, return-value]
+        return workload.dropout.p
 
     workload = mlp(7)
     manager = script((10, adjust(dropout=0.5)), (30, adjust(dropout=0.3)))
@@ -268,7 +268,7 @@ def test_whatever_the_journal_raises_the_recipe_is_held_from_there(tmp_path: Pat
 
     def change(step: int) -> None:
         if step == 11:  # while step 11 is made; step 12 is the first whose forward pass uses it
-            other.model[2].p = 0.5  # type: ignore[index, assignment]
+            other.dropout.p = 0.5
 
     other.train(STEPS, evaluate=a_value(), before_step=change)
     assert workload.hashes == other.hashes
@@ -361,12 +361,12 @@ def test_a_control_that_something_else_changed_is_not_overwritten(tmp_path: Path
 
     def meddle(step: int) -> None:
         if step == 15:
-            workload.model[2].p = 0.25  # type: ignore[index, assignment]
+            workload.dropout.p = 0.25
 
     manager = script((20, adjust(dropout=0.5, learning_rate=5e-3)), (30, adjust(dropout=0.3)))
     with supervise(workload, tmp_path / "run", manager, envelope=boundary()) as supervisor:
         workload.train(28, supervisor, a_value(), before_step=meddle)
-        assert workload.model[2].p == 0.25  # type: ignore[index]
+        assert workload.dropout.p == 0.25
         assert supervisor.recipe["dropout"] == 0.25, "what is in force is not known"
         workload.train(12, supervisor, a_value())
     (failed,) = records(supervisor, ActionFailed)

@@ -77,7 +77,7 @@ def test_attaching_logs_the_table_and_warns_if_something_is_limited(
 ) -> None:
     workload = mlp(0)
     if is_limited:
-        workload.loader = None  # type: ignore[assignment]
+        workload.loader = None  # type: ignore[assignment] - as a user without one
     control = trimtab.dropout(0.0, 0.5, when="boundary")  # as it was asked for: that is no limit
     with caplog.at_level(logging.INFO, "trimtab"):
         supervise(workload, tmp_path / "run", envelope=boundary((RATE, control))).close()
@@ -197,7 +197,7 @@ def _compiled(workload: Workload, how: str, backend: Any) -> nn.Module:
     if how == "in place":
         model.compile(backend=backend)
         return model
-    workload.model = torch.compile(model, backend=backend)  # type: ignore[assignment]
+    workload.model = torch.compile(model, backend=backend)  # type: ignore[assignment] - compiled, it is a function to the types
     return model if how == "the original is passed" else workload.model
 
 

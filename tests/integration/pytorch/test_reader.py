@@ -21,7 +21,7 @@ class Away(torch.Tensor):
     """A tensor that says it lives on an accelerator."""
 
     @property
-    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride] - what a tensor on another device says
         return torch.device("cuda", 0)
 
     def __float__(self) -> float:
@@ -113,7 +113,7 @@ def test_a_value_that_is_no_number_is_left_out_and_the_others_kept(loop: Loop) -
     assert reading.values == {"loss": 1.0}
     assert reading.refused is not None
     assert reading.refused.startswith("the signal 'text' is not a number; received str: 'high'")
-    taken = loop.reader.take_now(5, {"val/loss": torch.tensor(2.0), "matrix": torch.zeros(2, 2), 3: 1.0})  # type: ignore[dict-item]
+    taken = loop.reader.take_now(5, {"val/loss": torch.tensor(2.0), "matrix": torch.zeros(2, 2), 3: 1.0})  # type: ignore[dict-item] - a wrong value, on purpose
     assert (taken.step, taken.values) == (5, {"val/loss": 2.0})
     assert "a tensor of shape [2, 2]" in str(taken.refused)
 
@@ -232,20 +232,20 @@ def test_only_so_many_skipped_steps_in_a_row_are_excused(loop: Loop) -> None:
 
 
 def test_found_inf_on_the_cpu_excuses_a_step_that_ran(loop: Loop) -> None:
-    loop.optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]
+    loop.optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined] - as a gradient scaler leaves it
     assert loop.take(loss=math.inf)[0].values == {}
-    loop.optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
+    loop.optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined] - as a gradient scaler leaves it
     assert loop.take(loss=math.inf)[0].values == {"loss": math.inf}
 
 
 def test_found_inf_on_a_device_comes_with_the_values(loop: Loop, events: list[FakeEvent]) -> None:
-    loop.optimizer.found_inf = away(1.0)  # type: ignore[attr-defined]
+    loop.optimizer.found_inf = away(1.0)  # type: ignore[attr-defined] - as a gradient scaler leaves it
     loop.take(loss=away(math.inf), other=away(2.0))
-    loop.optimizer.found_inf = away(0.0)  # type: ignore[attr-defined]
+    loop.optimizer.found_inf = away(0.0)  # type: ignore[attr-defined] - as a gradient scaler leaves it
     loop.take(loss=away(math.inf))
     for event in events:
         event.is_complete = True
-    del loop.optimizer.found_inf  # type: ignore[attr-defined]
+    del loop.optimizer.found_inf  # type: ignore[attr-defined] - as a gradient scaler leaves it
     assert [reading.values for reading in loop.take(loss=1.0)] == [{"other": 2.0}, {"loss": math.inf}, {"loss": 1.0}]
 
 

@@ -181,7 +181,7 @@ def test_a_loader_that_cannot_skip_or_has_no_length_changes_no_limit(tmp_path: P
         ("endless", Endless()),
     ):
         workload = mlp(4)
-        workload.loader = loader  # type: ignore[assignment]
+        workload.loader = loader  # type: ignore[assignment] - any iterable is taken
         supervise(workload, tmp_path / name).close()
         (started,) = records(tmp_path / name, RunStarted)
         assert started.envelope.reflex.skip_batches == 200

@@ -48,7 +48,7 @@ def test_a_rollback_restores_the_recipe_and_adjusts_after_it(tmp_path: Path) -> 
 
     def keep(step: int) -> None:
         weights[step] = {name: value.clone() for name, value in workload.model.state_dict().items()}
-        held[step] = (workload.model[2].p, workload.optimizer.param_groups[0]["weight_decay"])  # type: ignore[index]
+        held[step] = (workload.dropout.p, workload.optimizer.param_groups[0]["weight_decay"])
 
     with supervise(workload, tmp_path / "run", manager, envelope=boundary()) as supervisor:
         workload.train(25, supervisor, lambda: 1.0, before_step=keep)

@@ -132,7 +132,7 @@ def test_entries_of_step_0_are_in_force_before_the_first_step(tmp_path: Path) ->
     manager = a_schedule(tmp_path, "entries:", "- {step: 0, changes: {dropout: 0.4, learning_rate: {factor: 0.5}}}")
     workload = mlp(0)
     with supervise(workload, tmp_path / "run", manager, envelope=boundary()) as supervisor:
-        assert workload.model[2].p == 0.4  # type: ignore[index]
+        assert workload.dropout.p == 0.4
         assert dict(supervisor.recipe.values)["learning_rate"] == 5e-3
         workload.train(3, supervisor, _evaluate)
     assert [record.step for record in records(supervisor, ActionApplied)] == [0]
@@ -216,7 +216,7 @@ def test_entries_of_one_step_are_applied_in_their_order(tmp_path: Path) -> None:
 def test_an_entry_does_not_write_over_a_foreign_hand(tmp_path: Path) -> None:
     def meddle(step: int) -> None:
         if step == 4:
-            workload.model[2].p = 0.7  # type: ignore[index]
+            workload.dropout.p = 0.7
 
     workload = mlp(0)
     manager = a_schedule(tmp_path, "entries: [{step: 6, changes: {weight_decay: 0.5}}]")

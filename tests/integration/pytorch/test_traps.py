@@ -55,7 +55,7 @@ def _as_tensors(groups: list[Any], dtype: torch.dtype = torch.float32) -> list[A
 def workload_of(make: Callable[[list[Any]], torch.optim.Optimizer]) -> Workload:
     """Return a run without a schedule, of two groups."""
     workload = mlp(0)
-    first, second = workload.model[0], workload.model[3]  # type: ignore[index]
+    first, second = workload.model[0], workload.model[3]  # type: ignore[index] - it is a Sequential
     workload.optimizer = make([{"params": list(first.parameters())}, {"params": list(second.parameters()), "lr": 0.025}])
     workload.scheduler = None
     return workload

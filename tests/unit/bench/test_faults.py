@@ -99,7 +99,7 @@ def test_a_schedule_begins_and_ends_where_it_says(schedule: str, rates: tuple[fl
 def test_units_that_nothing_in_the_batch_moves_are_dead() -> None:
     loop = _perceptron(Settings(width=8, architecture="perceptron"))
     with torch.no_grad():
-        list(loop.model.modules())[2].bias.copy_(torch.tensor([-100.0] * 4 + [100.0] * 4))  # type: ignore[union-attr]
+        list(loop.model.modules())[2].bias.copy_(torch.tensor([-100.0] * 4 + [100.0] * 4))  # type: ignore[union-attr] - a linear layer
     seen = loop.take_step(1)["dead_units"]
     assert seen >= 4 / 16
 

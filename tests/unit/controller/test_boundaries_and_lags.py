@@ -97,7 +97,7 @@ class TestBudgetOfValues:
 
 class TestSymptomsBetweenQuestions:
     def found(self, run: Run, at: int, name: SymptomName, severity: str) -> None:
-        run.give(SymptomRaised(at, a_symptom(name, severity, at, "grad_norm")))  # type: ignore[arg-type]
+        run.give(SymptomRaised(at, a_symptom(name, severity, at, "grad_norm")))  # type: ignore[arg-type] - the names are checked where they are made
 
     def test_the_newest_of_each_name_is_in_the_next_briefing_and_only_there(self) -> None:
         run = Run()

@@ -20,7 +20,7 @@ TAKEN = Consultation("tiny", "v1", "a" * 64, "b" * 64, "c" * 64, 1, 900, 50, 0.2
 
 
 def with_settings(**changes: object) -> Envelope:
-    settings = ManagerSettings(**({"fallback": "rules", "breaker_failures": 2, "breaker_questions": 3} | changes))  # type: ignore[arg-type]
+    settings = ManagerSettings(**({"fallback": "rules", "breaker_failures": 2, "breaker_questions": 3} | changes))  # type: ignore[arg-type] - the values are of many types
     return an_envelope(manager=settings, deliberation=Deliberation(stale_after_steps=50), authority=Authority(interventions=50))
 
 

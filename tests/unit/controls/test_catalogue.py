@@ -161,8 +161,8 @@ def test_the_default_dwell_is_not_shorter_than_the_lag() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: learning_rate(1e-5, 1e-2, dwell=5),  # type: ignore[call-arg]
-        lambda: own_control("x", 0.0, 1.0, moves=Add((0.1,)), dwell=5),  # type: ignore[call-arg]
+        lambda: learning_rate(1e-5, 1e-2, dwell=5),  # type: ignore[call-arg] - a wrong value, on purpose
+        lambda: own_control("x", 0.0, 1.0, moves=Add((0.1,)), dwell=5),  # type: ignore[call-arg] - a wrong value, on purpose
     ],
 )
 def test_an_unknown_keyword_is_refused_with_a_hint(make: Any) -> None:

@@ -35,7 +35,7 @@ class TestBounds:
 
     def test_text_that_looks_like_a_number_keeps_its_quotes(self) -> None:
         with pytest.raises(ControlError, match="the low bound is not a finite number; received '1e-6'"):
-            Bounds("1e-6", 1.0)  # type: ignore[arg-type]
+            Bounds("1e-6", 1.0)  # type: ignore[arg-type] - a wrong value, on purpose
 
     def test_reversed_bounds_are_refused_and_equal_ones_are_not(self) -> None:
         with pytest.raises(ControlError, match="reversed"):
@@ -225,7 +225,7 @@ class TestEnvelope:
             lambda: Deliberation(deadline_seconds=math.nan),
             lambda: Deliberation(deadline_seconds=0),
             lambda: Deliberation(measure_over_evaluations=4),
-            lambda: Deliberation(mode="sync"),  # type: ignore[arg-type]
+            lambda: Deliberation(mode="sync"),  # type: ignore[arg-type] - a wrong value, on purpose
             lambda: Reflex(learning_rate_cut=0),
             lambda: Reflex(learning_rate_cut=math.nan),
             lambda: Reflex(learning_rate_cut=1.5),

@@ -17,7 +17,7 @@ from trimtab.report.scale import Axis, Mark, MarkKind, placed_marks, step_axis, 
 def a_panel(*lines: Line, **given: object) -> Panel:
     points = [point for line in lines for point in line.points]
     x, y = step_axis([step for step, _ in points]), value_axis([value for _, value in points])
-    return Panel(**({"title": "val/loss", "lines": lines, "x": x, "y": y} | given))  # type: ignore[arg-type]
+    return Panel(**({"title": "val/loss", "lines": lines, "x": x, "y": y} | given))  # type: ignore[arg-type] - the values are of many types
 
 
 def parsed(panel: Panel, width: float | None = None) -> ET.Element:

@@ -21,7 +21,7 @@ from trimtab.telemetry.snapshot import Snapshot, Summary
 
 
 def a_summary(name: str, kind: str = "step") -> Summary:
-    return Summary(name, kind, 9, 0, 1.0, 50, 1.5, 0.1, -0.01, 0.002, 0.5, 2.0)  # type: ignore[arg-type]
+    return Summary(name, kind, 9, 0, 1.0, 50, 1.5, 0.1, -0.01, 0.002, 0.5, 2.0)  # type: ignore[arg-type] - the kind is any string here
 
 
 def test_a_whole_run_is_read_with_its_recipes_and_rollbacks(tmp_path: Path) -> None:

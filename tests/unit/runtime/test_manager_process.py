@@ -57,7 +57,7 @@ def a_large_briefing(question: int = 1) -> Briefing:
     """One that is several times larger than a pipe's buffer."""
     row = Summary("x", "step", 1, 0, 0.1, 1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
     summaries = tuple(
-        Summary(f"signal_{index}", *[getattr(row, field) for field in row.__slots__[1:]])  # type: ignore[arg-type]
+        Summary(f"signal_{index}", *[getattr(row, field) for field in row.__slots__[1:]])  # type: ignore[arg-type] - the values are of many types
         for index in range(3000)
     )
     return a_briefing(question=question, snapshot=Snapshot(400, summaries))

@@ -69,7 +69,7 @@ def test_an_answer_arrives_once() -> None:
         ("adjust", "not a proposal", "something else than a proposal; received str"),
         (Proposal(Adjust((Change("dropout", math.nan),)), "why", Expectation(0.0, 1)), "error", "ValueError"),
         (Proposal(Adjust(()), "why", Expectation(0.0, 1)), "not a proposal", "action"),
-        (Proposal("adjust", "why"), "not a proposal", "action"),  # type: ignore[arg-type]
+        (Proposal("adjust", "why"), "not a proposal", "action"),  # type: ignore[arg-type] - a wrong value, on purpose
     ],
     ids=["raises", "None", "text", "NaN", "no change", "text as action"],
 )  # fmt: skip

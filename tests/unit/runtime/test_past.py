@@ -220,7 +220,7 @@ class TestResumedBefore:
 class TestRepetition:
     def repeating(self, kept: Kept, source: Kept, **changes: object) -> None:
         origin = Origin("branch", "source", "a" * 64, 1, "nothing", 3)
-        write_repetition(kept.directory.repetition, Repetition(source.directory.ledger, origin, **changes))  # type: ignore[arg-type]
+        write_repetition(kept.directory.repetition, Repetition(source.directory.ledger, origin, **changes))  # type: ignore[arg-type] - the values are of many types
 
     def test_its_answers_are_those_of_the_other_run_and_all_of_them(self, kept: Kept, tmp_path: Path) -> None:
         source = Kept(tmp_path / "source")

@@ -41,7 +41,7 @@ class Garbage:
         self.garbage = garbage
 
     def propose(self, briefing: Briefing) -> Proposal:
-        return self.garbage  # type: ignore[return-value]
+        return self.garbage  # type: ignore[return-value] - a wrong value, on purpose
 
 
 class Echo:

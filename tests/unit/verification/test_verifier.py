@@ -72,15 +72,15 @@ def test_finite_alone_decides_about_what_is_no_finite_float(value: Any, source: 
         "stop",
         object(),
         Change("dropout", 0.2),
-        Rollback(7),  # type: ignore[arg-type]
-        Adjust(None),  # type: ignore[arg-type]
-        Adjust([Change("dropout", 0.2)]),  # type: ignore[arg-type]
-        Adjust((None,)),  # type: ignore[arg-type]
-        Adjust((("dropout", 0.2),)),  # type: ignore[arg-type]
-        adjust(["dropout"], 0.2),  # type: ignore[arg-type]
-        adjust(None, 0.2),  # type: ignore[arg-type]
+        Rollback(7),  # type: ignore[arg-type] - a wrong value, on purpose
+        Adjust(None),  # type: ignore[arg-type] - a wrong value, on purpose
+        Adjust([Change("dropout", 0.2)]),  # type: ignore[arg-type] - a wrong value, on purpose
+        Adjust((None,)),  # type: ignore[arg-type] - a wrong value, on purpose
+        Adjust((("dropout", 0.2),)),  # type: ignore[arg-type] - a wrong value, on purpose
+        adjust(["dropout"], 0.2),  # type: ignore[arg-type] - a wrong value, on purpose
+        adjust(None, 0.2),  # type: ignore[arg-type] - a wrong value, on purpose
         RollbackAndAdjust("step-00000200", ()),
-        SkipBatches("3"),  # type: ignore[arg-type]
+        SkipBatches("3"),  # type: ignore[arg-type] - a wrong value, on purpose
         SkipBatches(True),
     ],
     ids=lambda action: repr(action).partition(" at 0x")[0],
@@ -216,7 +216,7 @@ class TestVerifiedAction:
         with pytest.raises((UsageError, ValueError, TypeError)):
             dataclasses.replace(verified, recipe=RECIPE.replace([("learning_rate", 1.0)]))
         with pytest.raises(AttributeError):
-            verified.recipe = RECIPE  # type: ignore[misc]
+            verified.recipe = RECIPE  # type: ignore[misc] - a wrong value, on purpose
         assert copy.copy(verified) == verified
 
 

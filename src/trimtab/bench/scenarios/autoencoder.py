@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trimtab.bench.scenarios.digits import load_digits, split
 from trimtab.bench.scenarios.loop import Batch, Loop, Samples, Settings
+from trimtab.integrations.pytorch.untyped import seed_torch
 
 _CODE_SIZE = 12
 CODE_WEIGHT = 1e-3
@@ -32,7 +32,7 @@ def build(settings: Settings, seed: int, num_steps: int) -> Loop:
     images, labels = load_digits()
     (train, _), (held, _) = split(images.flatten(1), labels, seed)
     samples = Samples(train, train, settings.batch_size, seed)
-    torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType] - torch leaves the seed untyped
+    seed_torch(seed)
     model = Autoencoder(settings.width)
 
     def terms(model: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -5,12 +5,16 @@ Training images are made noisy, so that 1,437 of them suffice for hundreds of st
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trimtab.bench.scenarios.loop import Batch, Loop, Samples, Settings
 from trimtab.errors import MissingExtraError
+from trimtab.integrations.pytorch.untyped import seed_torch
 
 NUM_VALIDATION = 360
 _NOISE = 0.4
@@ -23,10 +27,10 @@ def load_digits() -> tuple[Tensor, Tensor]:
         MissingExtraError: Install scikit-learn.
     """
     try:
-        from sklearn import datasets  # pyright: ignore[reportMissingTypeStubs] - it has none
+        datasets: Any = import_module("sklearn.datasets")  # it has no types of its own
     except ModuleNotFoundError as error:
         raise MissingExtraError("the digits come with scikit-learn", next_step="pip install scikit-learn") from error
-    images, labels = datasets.load_digits(return_X_y=True)  # pyright: ignore[reportUnknownVariableType] - untyped
+    images, labels = datasets.load_digits(return_X_y=True)
     return torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(labels, dtype=torch.int64)
 
 
@@ -66,7 +70,7 @@ def build(settings: Settings, seed: int, num_steps: int) -> Loop:
     """Return a training that has not begun; ``architecture`` is ``perceptron`` or ``convolutions``."""
     train, held = split(*load_digits(), seed)
     samples = Noisy(*train, settings.batch_size, seed)
-    torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType] - torch leaves the seed untyped
+    seed_torch(seed)
     model = convolutions(settings) if settings.architecture == "convolutions" else perceptron(settings)
 
     def terms(model: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from trimtab.bench.scenarios.text_model import (
     standard_library_prose,
     validation_loss,
 )
+from trimtab.integrations.pytorch.untyped import seed_torch
 
 _STRIDE = 11  # characters between the beginnings of windows
 
@@ -30,7 +31,7 @@ def build(settings: Settings, seed: int, num_steps: int) -> Loop:
     data = prepare(standard_library_prose(), task)
     inputs, targets = zip(*(data.train[start] for start in range(0, len(data.train), _STRIDE)), strict=True)
     samples = Samples(torch.stack(inputs), torch.stack(targets), settings.batch_size, seed)
-    torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType] - torch leaves the seed untyped
+    seed_torch(seed)
     model = CharacterGPT(data.num_characters, task)
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -13,6 +13,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from trimtab.integrations.pytorch.untyped import backward
+
 Batch = tuple[Tensor, Tensor]
 Report = Callable[[int, Mapping[str, float]], None]
 
@@ -152,7 +154,7 @@ class Loop:
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         loss = loss if self.on_loss is None else self.on_loss(loss)
         self.optimizer.zero_grad()
-        loss.backward()  # pyright: ignore[reportUnknownMemberType] - torch leaves the gradient untyped
+        backward(loss)
         if self.on_gradients is not None:
             self.on_gradients(self.model)
         signals = {"loss": float(loss.detach()), "learning_rate": self.rate(step)}

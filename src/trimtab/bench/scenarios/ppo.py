@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from trimtab.bench.scenarios.ppo_policy import Policy
 from trimtab.bench.scenarios.ppo_tasks import CartPole, Floats, PointMass, Rewards, Task
+from trimtab.integrations.pytorch.untyped import backward
 
 EVALUATE_EVERY_UPDATES: Final = 5
 TASKS: Final[dict[str, type[CartPole | PointMass]]] = {"cart_pole": CartPole, "point_mass": PointMass}
@@ -212,9 +213,9 @@ class Ppo:
         entropy = distribution.entropy().mean()
         loss = policy_loss + recipe.value_coefficient * value_loss - recipe.entropy_coefficient * entropy
         self.optimizer.zero_grad()
-        loss.backward()  # pyright: ignore[reportUnknownMemberType] - torch leaves the gradient untyped
+        backward(loss)
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), recipe.gradient_clip_norm)
-        self.optimizer.step()  # pyright: ignore[reportUnknownMemberType] - torch leaves the closure untyped
+        cast("Any", self.optimizer).step()
         return np.array([float(loss.detach()), float(value_loss.detach()), float(entropy.detach()), float(norm)])
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +54,7 @@ def _network(inputs: int, width: int, outputs: int, last_gain: float, generator:
 
 def _linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
     # Without torch's own start, which would draw from the global generator.
-    bare = nn.utils.skip_init(nn.Linear, inputs, outputs)  # pyright: ignore[reportUnknownMemberType] - untyped in torch
-    layer = cast("nn.Linear", bare)
+    layer = cast("nn.Linear", cast("Any", nn.utils).skip_init(nn.Linear, inputs, outputs))
     nn.init.orthogonal_(layer.weight, gain, generator)
     nn.init.zeros_(layer.bias)
     return layer

@@ -13,6 +13,7 @@ import torch
 
 from trimtab.errors import CheckpointError
 from trimtab.integrations.pytorch.tree import decode_tree, encode_tree
+from trimtab.integrations.pytorch.untyped import listed, seed_torch
 
 
 def capture_rng() -> dict[str, Any]:
@@ -50,7 +51,7 @@ def write_rng(path: Path) -> None:
         OSError: It cannot be written.
     """
     tree, tensors = encode_tree(capture_rng(), "rng")
-    texts = {name: bytes(tensor.tolist()).hex() for name, tensor in tensors.items()}  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # untyped in torch
+    texts = {name: bytes(listed(tensor)).hex() for name, tensor in tensors.items()}
     kept = {"states": tree, "bytes": texts}
     path.write_text(json.dumps({**kept, "sha256": _hash(kept)}), encoding="ascii")
 
@@ -82,7 +83,7 @@ def _hash(kept: dict[str, Any]) -> str:
 def reseed_rng(seed: int) -> None:
     """Seed all of these generators anew; numpy's only if the process has imported it."""
     random.seed(seed)
-    torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+    seed_torch(seed)
     numpy: Any = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed(seed % 2**32)

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from trimtab.errors import UsageError
 from trimtab.integrations.pytorch.bindings.uncompiled import uncompiled
 from trimtab.integrations.pytorch.step_order import StepOrder
+from trimtab.integrations.pytorch.untyped import listed
 from trimtab.runtime.reading import Reading
 from trimtab.telemetry.roles import GRAD_NORM_OF_GROUP
 from trimtab.telemetry.signal import GRAD_NORM, LOSS
@@ -145,7 +146,7 @@ class TorchReader:
         done: list[Reading] = []
         while self._pending and self._pending[0].event.query():
             pending = self._pending.popleft()
-            numbers: list[float] = pending.copied.tolist() if pending.names else []  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # untyped in torch
+            numbers: list[float] = listed(pending.copied) if pending.names else []
             values = dict(zip(pending.names, numbers, strict=True))
             is_excused = values.pop(_FOUND_INF, 0.0) > 0 or pending.is_excused
             reading = Reading(pending.step, pending.ready | values, pending.refused, pending.is_apart)
@@ -228,8 +229,8 @@ def to_number(name: str, value: object) -> float:
             allowed="a number or a tensor with one element",
         )
     try:
-        return float(value)  # pyright: ignore[reportArgumentType] - it has __float__
-    except Exception as error:  # a tensor of complex numbers, a hostile object: whatever it raises, it is no number
+        return float(cast("Any", value))
+    except Exception as error:  # a user's __float__, of any errors: raised again as ours, with the signal's name
         raise UsageError(f"the signal {name!r} is not a number", received=f"{type(value).__name__}: {error}") from error
 
 

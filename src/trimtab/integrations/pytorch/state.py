@@ -35,6 +35,7 @@ from trimtab.integrations.pytorch.bindings.groups import unwrap
 from trimtab.integrations.pytorch.rng import capture_rng, check_rng, reseed_rng, restore_rng
 from trimtab.integrations.pytorch.stateful import Stateful, check_module, check_optimizer, form, load_state, state_of
 from trimtab.integrations.pytorch.tree import decode_tree, encode_tree
+from trimtab.integrations.pytorch.untyped import largest_magnitude
 
 SCHEMA: Final = 1
 STATE: Final = "state.json"
@@ -102,7 +103,7 @@ class TorchStateStore:
             beside = _json({name: _without_tensors(value, f"state.extra.{name}") for name, value in extra.items()})
         except TrimtabError:
             raise
-        except Exception as error:  # whatever a user's state_dict raises: this checkpoint is not to be had
+        except Exception as error:  # a user's state_dict, of any errors: raised again as ours, and recorded
             raise _unreadable(error) from error
         files: dict[str, Content] = {STATE: text, EXTRA: beside, TENSORS: lambda path: _write_tensors(tensors, path)}
         write_checkpoint(self._root, id, files)
@@ -151,7 +152,7 @@ class TorchStateStore:
             return {name: _hash(*encode_tree(part, name)) for name, part in parts.items()}
         except TrimtabError:
             raise
-        except Exception as error:  # whatever a user's state_dict raises
+        except Exception as error:  # a user's state_dict, of any errors: raised again as ours, and recorded
             raise _unreadable(error) from error
 
     def reseed(self, seed: int) -> None:
@@ -258,7 +259,7 @@ class TorchStateStore:
         for part, load in self._loads(before).items():
             try:
                 load()
-            except Exception as error:  # noqa: BLE001  # one object that refuses must not keep the others from being put back
+            except Exception as error:  # noqa: BLE001 - one object that refuses must not keep the others from being put back; all are told
                 failed.append(f"{part}: {error!r}")
         if failed:
             raise CheckpointError(
@@ -288,7 +289,7 @@ def _all_finite(tensors: list[Tensor]) -> bool:
         if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex()):
             # Of 8-bit floats torch has no norms. The largest magnitude, unlike a 2-norm, cannot overflow.
             plain = tensor.detach().float() if tensor.element_size() == 1 else tensor.detach()
-            norm = cast("Tensor", torch.linalg.vector_norm(plain, ord=torch.inf))  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+            norm = largest_magnitude(plain)
             largest.setdefault(tensor.device, []).append(norm.float())
     return all(bool(torch.isfinite(torch.stack(found)).all()) for found in largest.values())
 
@@ -323,8 +324,8 @@ def _decode_files(directory: Path) -> dict[str, Any]:
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    safetensors.save_file(tensors, path)  # pyright: ignore[reportUnknownMemberType]  # os.PathLike without parameter there
+    cast("Any", safetensors).save_file(tensors, path)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    return safetensors.load_file(path)  # pyright: ignore[reportUnknownMemberType]  # os.PathLike without parameter there
+    return cast("dict[str, Tensor]", cast("Any", safetensors).load_file(path))

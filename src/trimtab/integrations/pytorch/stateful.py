@@ -111,7 +111,7 @@ def form(value: Any) -> str:
 def _load_module(module: nn.Module, saved: dict[str, Any]) -> None:
     # The versions of the modules, which a few of them consult when loading, are those of the live model.
     state: Any = OrderedDict(saved)
-    state._metadata = getattr(module.state_dict(), "_metadata", None)  # noqa: SLF001  # where torch looks for them
+    state._metadata = getattr(module.state_dict(), "_metadata", None)  # noqa: SLF001 - load_state_dict reads the versions there, and torch offers no other way
     module.load_state_dict(state, strict=True)
 
 

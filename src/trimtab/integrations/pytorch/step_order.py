@@ -47,7 +47,7 @@ class StepOrder:
         parameters = (parameter for group in self._optimizer.param_groups for parameter in group["params"])
         grad = next((parameter.grad for parameter in parameters if parameter.grad is not None), None)
         # Whatever adds to a gradient raises its version; a new one is another object.
-        self._marked = None if grad is None else (weakref.ref(grad), grad._version)  # noqa: SLF001  # torch has no other name for it
+        self._marked = None if grad is None else (weakref.ref(grad), grad._version)  # noqa: SLF001 - torch has no public count of a tensor's changes
 
     def close(self) -> None:
         """Remove the hook."""
@@ -60,7 +60,7 @@ class StepOrder:
         if marked is None or len(args) > 1 or kwargs.get("closure") is not None:
             return
         grad = marked[0]()
-        if grad is not None and grad._version == marked[1]:  # noqa: SLF001  # see above
+        if grad is not None and grad._version == marked[1]:  # noqa: SLF001 - torch has no public count of a tensor's changes
             self._num_stale += 1
         else:
             self._num_fresh += 1

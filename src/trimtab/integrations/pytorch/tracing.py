@@ -29,7 +29,7 @@ class StepTrace(TorchDispatchMode):
     """Writes down the operations that run while it is entered."""
 
     def __init__(self) -> None:
-        super().__init__()  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+        cast("Any", super()).__init__()
         self.lines: list[str] = []
 
     def __torch_dispatch__(  # torch's name

@@ -100,7 +100,7 @@ def a_room(
     replies: Sequence[str | Exception | Completion], *, book: Book | None = None, seconds: float = 1.0, **settings: object
 ) -> Room:
     provider, book = Listed(list(replies), seconds=seconds), book or Book()
-    chosen = ManagerSettings(**settings)  # type: ignore[arg-type]
+    chosen = ManagerSettings(**settings)  # type: ignore[arg-type] - the values are of many types
     manager = LlmManager(provider, chosen, book, ENVELOPE, 10.0, provider.clock)
     reports: list[Consultation] = []
     manager.report_to(reports.append)

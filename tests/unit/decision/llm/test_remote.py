@@ -506,7 +506,7 @@ def counts(problem: ProviderError) -> tuple[int | None, int | None]:
 def test_what_cannot_be_asked_is_said_at_once(arguments: dict[str, str], words: str) -> None:
     given_ = {"kind": "openai", "model": "gpt-5", "key": KEY, "url": None, "output": "native", **arguments}
     with pytest.raises(UsageError, match=words) as caught:
-        open_remote(**given_)  # type: ignore[arg-type]
+        open_remote(**given_)  # type: ignore[arg-type] - the values are of many types
     assert KEY not in str(caught.value)
     assert "schlüssel" not in str(caught.value)
 

@@ -287,7 +287,7 @@ def test_a_custom_control_is_owned_through_its_owner_or_its_setter() -> None:
     with pytest.raises(OwnershipError):
         bound(declared(owner=agent))
     with pytest.raises(ControlError, match="set of tau is not a function"):
-        custom("tau", lambda: 0.1, 0.2, 0.0, 1.0, moves=MOVES)  # type: ignore[arg-type]
+        custom("tau", lambda: 0.1, 0.2, 0.0, 1.0, moves=MOVES)  # type: ignore[arg-type] - a wrong value, on purpose
 
 
 def test_negative_values_are_within_reach() -> None:

@@ -96,7 +96,7 @@ def test_the_end_of_an_epoch_is_decided_by_the_batch_size_when_the_batch_is_draw
 def test_a_data_loader_gives_the_batches_of_the_resumable_loader(drop_last: bool) -> None:
     data = list(range(100, 123))
     loader = ResumableLoader(data, batch_size=4, seed=5, drop_last=drop_last)
-    torchs = DataLoader(data, batch_sampler=sampler(batch_size=4, seed=5, drop_last=drop_last))  # type: ignore[arg-type]
+    torchs = DataLoader(data, batch_sampler=sampler(batch_size=4, seed=5, drop_last=drop_last))  # type: ignore[arg-type] - torch asks for a Sampler, and takes what can be iterated
     assert len(torchs) == len(loader)
     for _ in range(2):
         assert [batch.tolist() for batch in torchs] == [batch.tolist() for batch in loader]
@@ -104,7 +104,7 @@ def test_a_data_loader_gives_the_batches_of_the_resumable_loader(drop_last: bool
 
 def test_without_workers_a_load_moves_a_running_data_loader() -> None:
     ours = sampler(shuffle=False)
-    batches = iter(DataLoader(list(range(23)), batch_sampler=ours))  # type: ignore[arg-type]
+    batches = iter(DataLoader(list(range(23)), batch_sampler=ours))  # type: ignore[arg-type] - torch asks for a Sampler, and takes what can be iterated
     next(batches)
     state = ours.state_dict()
     assert next(batches).tolist() == [3, 4, 5]
@@ -132,7 +132,7 @@ def test_sizes_that_cannot_be_set_are_refused_and_change_nothing() -> None:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning", "ignore:.*fork.*:DeprecationWarning")
 def test_with_workers_a_change_takes_effect_as_many_batches_later_as_are_drawn_ahead() -> None:
     ours = sampler(60, batch_size=2, shuffle=False)
-    torchs = DataLoader(list(range(60)), batch_sampler=ours, num_workers=2, prefetch_factor=3)  # type: ignore[arg-type]
+    torchs = DataLoader(list(range(60)), batch_sampler=ours, num_workers=2, prefetch_factor=3)  # type: ignore[arg-type] - torch asks for a Sampler, and takes what can be iterated
     lengths: list[int] = []
     for batch in torchs:
         lengths.append(len(batch))

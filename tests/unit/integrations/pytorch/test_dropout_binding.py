@@ -180,7 +180,7 @@ def test_a_pattern_selects_modules_by_name_also_inside_wrappers() -> None:
         binding.write(0.5)
         assert model.values() == [0.5, 0.3]
     model = Encoders()
-    DropoutBinding(torch.compile(model, backend="eager"), stepper(), "dropout/encoder", "encoder.*").write(0.5)  # type: ignore[arg-type]
+    DropoutBinding(torch.compile(model, backend="eager"), stepper(), "dropout/encoder", "encoder.*").write(0.5)  # type: ignore[arg-type] - compiled, it is a function to the types
     assert model.values() == [0.5, 0.3]
 
 

@@ -340,7 +340,7 @@ def test_an_optimizer_that_cannot_be_supervised_is_refused() -> None:
     with pytest.raises(ControlError, match="no parameter groups"):
         LearningRateBinding(empty)
     with pytest.raises(ControlError, match="not an optimizer"):
-        LearningRateBinding(object())  # pyright: ignore[reportArgumentType]  # what a user may pass
+        LearningRateBinding(object())  # pyright: ignore[reportArgumentType] - what a user may pass
     still = torch.optim.SGD(parameters(), lr=0.0)
     with pytest.raises(ControlError, match="every learning rate is 0"):
         LearningRateBinding(still)

@@ -45,7 +45,7 @@ def foreign(what: str) -> Training:
         case "clip":
             return Training(model, optimizer, parts=(trimtab.GradientClip(other.parameters(), 1.0),))
         case _:
-            return Training(optimizer, model)  # type: ignore[arg-type]
+            return Training(optimizer, model)  # type: ignore[arg-type] - any object that has groups
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_what_is_shared_in_part_belongs_together() -> None:
     clips = (trimtab.GradientClip(critic.parameters(), 1.0), trimtab.GradientClip(generator.parameters(), 1.0))
     refuse_mismatched(Training(both, optimizer, [schedules.StepLR(other, 3), schedules.StepLR(optimizer, 3)], parts=clips))
     chain = schedules.SequentialLR(optimizer, [schedules.ConstantLR(optimizer), schedules.StepLR(optimizer, 3)], [4])
-    refuse_mismatched(Training(generator, sgd(generator[0]), chain.state_dict()))  # type: ignore[index]  # a mapping without one
+    refuse_mismatched(Training(generator, sgd(generator[0]), chain.state_dict()))  # type: ignore[index] - a mapping without one
     refuse_mismatched(Training(generator, optimizer, chain))
 
 

@@ -198,7 +198,7 @@ def test_another_hand_on_momentum_is_seen() -> None:
 def test_a_key_that_vanishes_does_not_end_the_training() -> None:
     optimizer = torch.optim.SGD([parameter()], lr=0.1, momentum=0.9)
     binding = MomentumBinding(optimizer)
-    binding._slots = lambda: 1 / 0  # type: ignore[assignment,method-assign]
+    binding._slots = lambda: 1 / 0  # type: ignore[assignment,method-assign] - a wrong value, on purpose
     optimizer.step()
     read_back = binding.took_effect()
     assert read_back is not None

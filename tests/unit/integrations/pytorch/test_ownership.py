@@ -64,7 +64,7 @@ class Equal:
     def __eq__(self, other: object) -> bool:
         return True
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment] - what cannot be hashed, on purpose
 
 
 @pytest.mark.parametrize("make", [dict, list, Slotted, Equal, SimpleNamespace, nn.Dropout])

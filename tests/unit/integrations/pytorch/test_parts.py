@@ -72,7 +72,7 @@ def test_several_clips_keep_their_ratio_and_have_one_owner() -> None:
 def test_a_clip_that_makes_no_sense_or_is_missing_is_refused() -> None:
     for bad in (0.0, -1.0, math.nan, True, "1"):
         with pytest.raises(UsageError, match="max_norm is out of range"):
-            GradientClip(gradients(1.0), bad)  # type: ignore[arg-type]
+            GradientClip(gradients(1.0), bad)  # type: ignore[arg-type] - a wrong value, on purpose
     with pytest.raises(UsageError, match="nothing to clip"):
         GradientClip(iter(()), 1.0)
     with pytest.raises(ControlError, match=r"parts=\[clip\]"):

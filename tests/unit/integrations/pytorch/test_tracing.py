@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.library import _scoped_library
 
 from trimtab.integrations.pytorch.tracing import StepTrace, TracingProbes
 from trimtab.report.parted_trace import parted_operation
@@ -187,9 +188,9 @@ def test_a_generator_of_the_users_own_is_looked_at_where_it_is_drawn_from(tmp_pa
 
 def test_a_result_is_looked_at_also_where_it_is_no_argument() -> None:
     draws = iter((1.0, 2.0))
-    with torch.library._scoped_library("trimtab_test", "DEF") as library:
-        library.define("chance(Tensor x) -> Tensor")
-        library.impl("chance", lambda x: x * next(draws), "CompositeExplicitAutograd")
+    with _scoped_library("trimtab_test", "DEF") as operations:
+        operations.define("chance(Tensor x) -> Tensor")
+        operations.impl("chance", lambda x: x * next(draws), "CompositeExplicitAutograd")
         with StepTrace() as trace:
             for _ in range(2):
                 torch.ops.trimtab_test.chance(torch.ones(3))

@@ -189,7 +189,7 @@ def _sized(training: Training) -> tuple[Any, int]:
     for candidate in _chain(training):
         if isinstance(candidate, DataLoader):
             loader = cast("DataLoader[Any]", candidate)
-            sampler = cast("Any", loader.batch_sampler)  # pyright: ignore[reportUnknownMemberType]  # indices of any type
+            sampler = cast("Any", candidate).batch_sampler
             return _settable(sampler, loader), _lag(loader)
         # Among the parts any object may have an attribute of that name; a loader means it.
         is_loader = isinstance(candidate, _SIZED) or any(candidate is loader for loader in loaders)

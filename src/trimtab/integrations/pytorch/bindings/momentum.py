@@ -11,6 +11,8 @@ Groups with different values keep the ratio of 1 - beta, the share of news in an
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch.optim import SGD, Optimizer
 
 from trimtab.controls.entries import BETA2, MOMENTUM
@@ -72,7 +74,7 @@ def beta2_slot(group: Group) -> Slot | None:
 
 def _betas(group: Group) -> int:
     betas = group.get("betas")
-    return len(betas) if isinstance(betas, (tuple, list)) else 0  # pyright: ignore[reportUnknownArgumentType]  # their items are looked at later
+    return len(cast("tuple[object, ...]", betas)) if isinstance(betas, (tuple, list)) else 0
 
 
 def _require_buffers(optimizer: Optimizer, group: str | None) -> None:

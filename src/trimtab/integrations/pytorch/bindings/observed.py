@@ -151,7 +151,7 @@ class ObservedBinding(ABC):
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         try:
             self._observed = tuple(_kept(held) for held in self._held())
-        except Exception:  # noqa: BLE001 - inside the user's optimizer.step(): the read-back reports it, training goes on
+        except Exception:  # noqa: BLE001 - runs inside the user's optimizer.step(), which must not fail; NaN fails the read-back
             self._observed = (math.nan,)
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from torch.utils.data import default_collate  # pyright: ignore[reportUnknownVariableType]  # untyped in torch
-
 from trimtab.integrations.pytorch.data.order import IndexedDataset
 from trimtab.integrations.pytorch.data.sampler import ResumableBatchSampler
+from trimtab.integrations.pytorch.untyped import default_collate
 
 
 class ResumableLoader:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 from torch import Tensor
-from torch.utils.data import default_collate  # pyright: ignore[reportUnknownVariableType]  # untyped in torch
 
 from trimtab.errors import CheckpointError, UsageError, nearest
 from trimtab.integrations.pytorch.data.order import (
@@ -23,6 +22,7 @@ from trimtab.integrations.pytorch.data.order import (
     draw_order,
     stream_key,
 )
+from trimtab.integrations.pytorch.untyped import default_collate
 
 
 class MixtureLoader:
@@ -193,7 +193,7 @@ class MixtureLoader:
         for number in range(first, first + count):
             left = draw_bits(stream_key(f"{self._seed}:source:{number}", self._stream)) / 2**64 * total
             name = ""
-            for name, weight in self._weights.items():  # noqa: B007  # the last one takes what rounding leaves over
+            for name, weight in self._weights.items():  # noqa: B007 - it is used after the loop: the last one takes what rounding leaves over
                 left -= weight
                 if left < 0:
                     break

@@ -15,7 +15,7 @@ it survives a change of batch size: no item comes twice, none is lost. Where a r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from torch.utils.data import Sampler
 
 from trimtab.errors import CheckpointError, UsageError
 from trimtab.integrations.pytorch.data.order import check_stream, check_whole, draw_order, stream_key
+from trimtab.integrations.pytorch.untyped import listed
 
 _T = TypeVar("_T")
 
@@ -210,4 +211,4 @@ class ResumableBatchSampler(Sampler[list[int]]):
             drawn = draw_order(self._num_items, key) if self._shuffle else None
             self._order = (self._epoch, torch.arange(self._num_items, device="cpu") if drawn is None else drawn)
         chosen = self._order[1][self._item : self._item + self._batch_size]
-        return cast("list[int]", chosen.tolist())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+        return listed(chosen)

@@ -7,7 +7,7 @@ apart from what is drawn ahead; whatever moves it drops the batches drawn ahead,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -64,7 +64,7 @@ class ResumableDataLoader:
         self._ahead = sampler()
         self._generator = torch.Generator(device="cpu")
         self._loader: DataLoader[Any] = DataLoader(
-            dataset,  # pyright: ignore[reportArgumentType]  # torch's Dataset is a class, yet any such object will do
+            cast("Any", dataset),  # a DataLoader declares a Dataset, and takes whatever has its two methods
             batch_sampler=self._ahead,
             generator=self._generator,
             **options,

@@ -53,7 +53,7 @@ class _Guarded:
             try:
                 with torch.no_grad():
                     function(*args)
-            except Exception as error:  # noqa: BLE001 - training goes on without this probe
+            except Exception as error:  # noqa: BLE001 - nothing may reach the training loop; the probe is switched off, and that is told
                 self.blame(error)
 
         return guarded
@@ -63,7 +63,7 @@ class _Guarded:
         try:
             with torch.no_grad():
                 return self.probe.collect(step)
-        except Exception as error:  # noqa: BLE001 - training goes on without this probe
+        except Exception as error:  # noqa: BLE001 - nothing may reach the training loop; the probe is switched off, and that is told
             self.blame(error)
             return {}
 
@@ -71,7 +71,7 @@ class _Guarded:
         """Let the probe remove its hooks."""
         try:
             self.probe.close()
-        except Exception as error:  # noqa: BLE001 - training goes on without this probe
+        except Exception as error:  # noqa: BLE001 - nothing may reach the training loop; the probe is switched off, and that is told
             self.blame(error)
 
     def blame(self, error: Exception) -> None:

@@ -58,7 +58,7 @@ class Loop:
         self.step_count += 1
         measured = self.probes.collect(self.step_count)
         assert self.probes.faults() == []
-        return {name: float(value) for name, value in measured.items()}  # type: ignore[arg-type]
+        return {name: float(value) for name, value in measured.items()}  # type: ignore[arg-type] - a tensor of one element
 
     def step(self) -> dict[str, float]:
         self.backward()
@@ -123,7 +123,7 @@ class TestGradNorm:
         weight.grad = torch.full_like(weight, 3e4)
         probes = open_probes(["grad_norm"], Training(nn.Linear(1, 1), optimizer))
         optimizer.step()
-        assert float(probes.collect(1)["grad_norm"]) == pytest.approx(3e5, rel=1e-3)  # type: ignore[arg-type]
+        assert float(probes.collect(1)["grad_norm"]) == pytest.approx(3e5, rel=1e-3)  # type: ignore[arg-type] - a tensor of one element
 
     def test_sparse_gradients(self) -> None:
         embedding = nn.Embedding(10, 2, sparse=True)
@@ -131,7 +131,7 @@ class TestGradNorm:
         probes = open_probes(["grad_norm"], Training(embedding, optimizer))
         embedding(torch.tensor([1, 1, 3])).sum().backward()
         optimizer.step()
-        assert float(probes.collect(1)["grad_norm"]) == pytest.approx(math.sqrt(2 * 4 + 2))  # type: ignore[arg-type]
+        assert float(probes.collect(1)["grad_norm"]) == pytest.approx(math.sqrt(2 * 4 + 2))  # type: ignore[arg-type] - a tensor of one element
 
     @pytest.mark.parametrize("unscales", [False, True])
     def test_a_fused_step_that_unscales_inside_is_scaled_back(self, unscales: bool, loop: Loop) -> None:
@@ -259,7 +259,7 @@ class TestLoss:
         own = Own()
         probes = open_probes(["loss"], Training(loop.model, loop.optimizer, parts=(own,)))
         own(torch.tensor([1.0, 3.0], requires_grad=True))
-        assert float(probes.collect(1)["loss"]) == 5.0  # type: ignore[arg-type]
+        assert float(probes.collect(1)["loss"]) == 5.0  # type: ignore[arg-type] - a tensor of one element
 
     @pytest.mark.parametrize("parts", [(), (nn.MSELoss(), nn.L1Loss())])
     def test_without_the_one_module_it_says_what_to_do(self, parts: tuple[Any, ...], loop: Loop) -> None:
@@ -330,7 +330,7 @@ class TestDeadUnits:
         values.movedim(1 if len(shape) >= 4 else -1, 0)[0] = -100.0
         probes.collect(1)
         activation(values)
-        assert float(probes.collect(2)["dead_units"]) == pytest.approx(1 / units)  # type: ignore[arg-type]
+        assert float(probes.collect(2)["dead_units"]) == pytest.approx(1 / units)  # type: ignore[arg-type] - a tensor of one element
 
     def test_hooks_are_there_in_a_round_only_and_evaluations_do_not_count(self, loop: Loop) -> None:
         loop.watch(DeadUnitsProbe(every_steps=6, num_batches=2))
@@ -357,7 +357,7 @@ class TestDeadUnits:
         lambda: GradNormProbe(0),
         lambda: UpdateRatioProbe(-1),
         lambda: WeightNormProbe(True),
-        lambda: LearningRateProbe(1.5),  # type: ignore[arg-type]
+        lambda: LearningRateProbe(1.5),  # type: ignore[arg-type] - a wrong value, on purpose
         lambda: ThroughputProbe(items_per_step=0),
         lambda: MemoryProbe(0),
         lambda: DeadUnitsProbe(every_steps=4, num_batches=4),
