@@ -7,9 +7,10 @@ from typing import Any
 from trimtab.controls.bounds import Bounds
 from trimtab.controls.catalogue import dropout, learning_rate, weight_decay
 from trimtab.controls.control import Control
-from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
+from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective
 from trimtab.controls.moves import Add
 from trimtab.controls.recipe import Recipe
+from trimtab.controls.safeguards import Reflex
 from trimtab.controls.standing import Checkpoint, Standing
 from trimtab.decision.action import Action
 from trimtab.decision.briefing import Briefing, Intervention, Timing

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from trimtab.controls.bounds import Bounds
 from trimtab.controls.control import Control
-from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
+from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective
 from trimtab.controls.moves import Add, Moves, Multiply, SetTo
 from trimtab.controls.recipe import Recipe
+from trimtab.controls.safeguards import Reflex
 from trimtab.controls.standing import Checkpoint, Standing
 
 COUPLED = "loss_weight/aux"

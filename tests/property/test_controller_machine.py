@@ -30,7 +30,8 @@ from trimtab.controller.state import Phase
 from trimtab.controller.step import KEPT_CHECKPOINTS
 from trimtab.controller.transitions import fold
 from trimtab.controls.catalogue import dropout, learning_rate, weight_decay
-from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
+from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective
+from trimtab.controls.safeguards import Reflex
 from trimtab.controls.standing import Checkpoint
 from trimtab.decision.action import (
     Action,

@@ -15,8 +15,9 @@ from hypothesis.strategies import SearchStrategy
 from trimtab.controls.bounds import Bounds
 from trimtab.controls.control import Control
 from trimtab.controls.entries import ENTRIES
-from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
+from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective
 from trimtab.controls.moves import Add, Multiply, SetTo
+from trimtab.controls.safeguards import Reflex
 from trimtab.decision.action import Action
 from trimtab.decision.briefing import Briefing, Intervention
 from trimtab.decision.proposal import Expectation, Proposal

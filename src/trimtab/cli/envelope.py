@@ -135,12 +135,31 @@ def _budget(envelope: Envelope) -> Iterator[tuple[str, str]]:
     reflex = envelope.reflex
     if not reflex.armed:
         yield "reflex", "disarmed: faults are recorded, and nothing is done about them"
-        return
+    else:
+        yield "reflex", _reflex(envelope)
+    guard = envelope.guard
+    if not guard.armed:
+        yield "guard", "disarmed: what does harm stays"
+    else:
+        held = counted(guard.failures, "intervention")
+        lost = f"more than {guard.tolerance:.2%} of the objective and {guard.noise_factor:g} times its noise"
+        yield "guard", f"takes back what loses {lost}; after {held} taken back in a row, no more are made"
+    canary = envelope.canary
+    if canary.mode == "off":
+        yield "canary", "off: proposals are applied without a trial"
+    else:
+        wanted = "is better" if canary.mode == "win" else "is not worse"
+        arm = f"{counted(canary.steps, 'step')} and {canary.decay_steps} of decay"
+        yield "canary", f"tries a proposal for {arm}, and applies what {wanted}; at most {canary.budget:.0%} of the steps"
+
+
+def _reflex(envelope: Envelope) -> str:
+    reflex, authority = envelope.reflex, envelope.authority
     skipped = f" and passes over {reflex.skip_batches} of the batches" if reflex.skip_batches else ""
     again = f"on the same fault within {counted(reflex.same_fault_within_steps, 'step')}"
     ending = f"{counted(reflex.attempts, 'attempt')} at one fault, or {counted(authority.reflex_rollbacks, 'rollback')} in all"
     cut = f"also takes {reflex.learning_rate_cut:.0%} of the rate{skipped}"
-    yield "reflex", f"on a fault goes back to the last good state; {again} {cut}; after {ending}, stops the run"
+    return f"on a fault goes back to the last good state; {again} {cut}; after {ending}, stops the run"
 
 
 def _timing(envelope: Envelope) -> Iterator[tuple[str, str]]:

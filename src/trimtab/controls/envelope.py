@@ -8,6 +8,7 @@ from typing import Literal
 from trimtab.controls.control import Control
 from trimtab.controls.entries import LEARNING_RATE
 from trimtab.controls.manager_settings import ManagerSettings
+from trimtab.controls.safeguards import Canary, Guard, Reflex, require_range
 from trimtab.errors import ControlError, UsageError, nearest
 
 Direction = Literal["minimize", "maximize"]
@@ -74,8 +75,8 @@ class Authority:
 
     def __post_init__(self) -> None:
         for name in ("interventions", "rollbacks", "reflex_rollbacks"):
-            _require_range(f"authority.{name}", getattr(self, name), 0, 1_000_000)
-        _require_range("authority.controls_per_intervention", self.controls_per_intervention, 1, 3)
+            require_range(f"authority.{name}", getattr(self, name), 0, 1_000_000)
+        require_range("authority.controls_per_intervention", self.controls_per_intervention, 1, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,41 +113,15 @@ class Deliberation:
     def __post_init__(self) -> None:
         if self.mode not in ("async", "boundary"):
             raise UsageError("the mode is unknown", received=self.mode, allowed="async or boundary")
-        _require_range("deliberation.every_evaluations", self.every_evaluations, 1, 1_000_000)
-        _require_range("deliberation.apply_after_steps", self.apply_after_steps, 1, 1_000_000)
-        _require_range("deliberation.stale_after_steps", self.stale_after_steps, self.apply_after_steps, 10_000_000)
-        _require_range("deliberation.boundary_every_steps", self.boundary_every_steps, 1, 10_000_000)
-        _require_range("deliberation.measure_over_evaluations", self.measure_over_evaluations, 1, 3)
+        require_range("deliberation.every_evaluations", self.every_evaluations, 1, 1_000_000)
+        require_range("deliberation.apply_after_steps", self.apply_after_steps, 1, 1_000_000)
+        require_range("deliberation.stale_after_steps", self.stale_after_steps, self.apply_after_steps, 10_000_000)
+        require_range("deliberation.boundary_every_steps", self.boundary_every_steps, 1, 10_000_000)
+        require_range("deliberation.measure_over_evaluations", self.measure_over_evaluations, 1, 3)
         if not 0 < self.deadline_seconds <= 86_400:
             raise UsageError(
                 "deliberation.deadline_seconds is out of range", received=self.deadline_seconds, allowed="> 0, at most 86400"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Reflex:
-    """What happens within one step of a fault, without asking anybody.
-
-    Args:
-        armed: Whether the reflex acts; it is observed and recorded either way.
-        learning_rate_cut: Factor on the rate from the second rollback of one fault on, in (0, 1].
-        skip_batches: Batches skipped from the second rollback of one fault on, >= 0.
-        attempts: Rollbacks for one fault before the run is stopped, >= 1.
-        same_fault_within_steps: A fault this soon after a rollback counts as the same one, >= 1.
-    """
-
-    armed: bool = True
-    learning_rate_cut: float = 0.5
-    skip_batches: int = 200
-    attempts: int = 4
-    same_fault_within_steps: int = 200
-
-    def __post_init__(self) -> None:
-        if not 0 < self.learning_rate_cut <= 1:
-            raise UsageError("reflex.learning_rate_cut is out of range", received=self.learning_rate_cut, allowed="(0, 1]")
-        _require_range("reflex.skip_batches", self.skip_batches, 0, 1_000_000)
-        _require_range("reflex.attempts", self.attempts, 1, 1000)
-        _require_range("reflex.same_fault_within_steps", self.same_fault_within_steps, 1, 10_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +137,8 @@ class Envelope:
         signals: Pairs of a role (see `trimtab.telemetry.roles`) and the name the run reports it under;
             roles that are left out are found by their usual names.
         manager: How the manager is asked, what it may cost, and what happens when it fails.
+        guard: What happens after an intervention that does harm.
+        canary: Whether a proposal is tried before it counts, and what that may cost.
 
     Raises:
         ControlError: Declare each control once, ``learning_rate`` where another takes it along, and one such at most.
@@ -174,6 +151,8 @@ class Envelope:
     reflex: Reflex = field(default_factory=Reflex)
     signals: tuple[tuple[str, str], ...] = ()
     manager: ManagerSettings = field(default_factory=ManagerSettings)
+    guard: Guard = field(default_factory=Guard)
+    canary: Canary = field(default_factory=Canary)
 
     def __post_init__(self) -> None:
         names = [control.name for control in self.controls]
@@ -220,8 +199,3 @@ class Envelope:
                 return control
         hint = nearest(name, [control.name for control in self.controls])
         raise ControlError("the envelope has no such control", received=name, next_step=hint)
-
-
-def _require_range(what: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{what} is out of range", received=value, allowed=f"{low} to {high}")

@@ -42,9 +42,10 @@ from pydantic_core import ErrorDetails
 from trimtab.controls.catalogue import base_name, declare, own_control, part_name
 from trimtab.controls.control import Control, RateScaling, Scale, When
 from trimtab.controls.entries import ENTRIES
-from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
+from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective
 from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.controls.moves import Add, Moves, Multiply, SetTo
+from trimtab.controls.safeguards import Canary, Guard, Reflex
 from trimtab.controls.yaml_tree import TreePath, YamlTree, is_number
 from trimtab.errors import ControlError, EnvelopeError, UsageError, nearest
 
@@ -66,7 +67,7 @@ _ALLOWED: Final = {
     "string_type": "text",
 }
 
-_Section = TypeVar("_Section", Authority, Deliberation, Reflex, ManagerSettings)
+_Section = TypeVar("_Section", Authority, Deliberation, Reflex, ManagerSettings, Guard, Canary)
 
 
 class _Strict(BaseModel):
@@ -82,6 +83,8 @@ class _File(_Strict):
     reflex: dict[str, Any] = {}
     signals: dict[str, str] = {}
     manager: dict[str, Any] = {}
+    guard: dict[str, Any] = {}
+    canary: dict[str, Any] = {}
 
 
 class _Limits(_Strict):
@@ -176,6 +179,8 @@ def dump_envelope(envelope: Envelope) -> str:
         "reflex": asdict(envelope.reflex),
         "signals": dict(envelope.signals),
         "manager": {key: value for key, value in asdict(envelope.manager).items() if value is not None},
+        "guard": asdict(envelope.guard),
+        "canary": asdict(envelope.canary),
     }
     text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     if parse_envelope(text, "the envelope as a file") != envelope:
@@ -202,10 +207,12 @@ class _Reader:
         reflex = self._section("reflex", sections, Reflex)
         signals = self._signals(sections.get("signals"))
         manager = self._section("manager", sections, ManagerSettings)
+        guard = self._section("guard", sections, Guard)
+        canary = self._section("canary", sections, Canary)
         if objective is None:
             return None
         try:
-            return Envelope(objective, controls, authority, deliberation, reflex, signals, manager)
+            return Envelope(objective, controls, authority, deliberation, reflex, signals, manager, guard, canary)
         except ControlError as error:
             self._pass_on(("controls",), error)
             return None
@@ -324,7 +331,7 @@ _Dumper.add_representer(list, _represent_list)
 
 
 @cache
-def _model_of(cls: type[Authority | Deliberation | Reflex | ManagerSettings]) -> type[BaseModel]:
+def _model_of(cls: type[Authority | Deliberation | Reflex | ManagerSettings | Guard | Canary]) -> type[BaseModel]:
     """Return the model with exactly the fields of a section's dataclass."""
     hints = get_type_hints(cls)
     model_fields: dict[str, Any] = {field.name: (hints[field.name], field.default) for field in fields(cls)}

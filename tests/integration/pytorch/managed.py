@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 
 import trimtab
-from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
+from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective
+from trimtab.controls.safeguards import Reflex
 from trimtab.decision.action import Action, Adjust, Change
 from trimtab.decision.briefing import Briefing
 from trimtab.decision.proposal import Expectation, Proposal

@@ -9,7 +9,8 @@ import torch
 
 import trimtab
 from tests.integration.pytorch.conftest import WORKLOADS, supervise
-from trimtab.controls.envelope import Envelope, Objective, Reflex
+from trimtab.controls.envelope import Envelope, Objective
+from trimtab.controls.safeguards import Reflex
 
 STEPS = 60
 

@@ -13,7 +13,8 @@ import torch
 
 from tests.integration.pytorch.conftest import WORKLOADS, Workload, supervise
 from tests.integration.pytorch.managed import problems, records
-from trimtab.controls.envelope import Envelope, Objective, Reflex
+from trimtab.controls.envelope import Envelope, Objective
+from trimtab.controls.safeguards import Reflex
 from trimtab.ledger.record import ActionApplied, SymptomObserved
 from trimtab.ledger.series import read_series
 from trimtab.runtime.supervisor import Supervisor

@@ -15,7 +15,8 @@ from torch import nn
 import trimtab
 from tests.integration.pytorch.conftest import WORKLOADS, Workload, mlp, supervise
 from tests.integration.pytorch.managed import CONTROLS, records
-from trimtab.controls.envelope import Envelope, Objective, Reflex
+from trimtab.controls.envelope import Envelope, Objective
+from trimtab.controls.safeguards import Reflex
 from trimtab.decision.action import Rollback, SkipBatches, Stop, checkpoint_of
 from trimtab.ledger.record import ActionApplied, ActionIntended, RunStarted, SymptomObserved, VerdictGiven
 from trimtab.runtime.supervisor import Supervisor

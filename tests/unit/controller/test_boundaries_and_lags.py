@@ -10,7 +10,8 @@ from tests.builders import RECIPE, a_symptom, an_envelope
 from tests.fake_run import Run, propose
 from trimtab.controller.event import StepTaken, SymptomRaised
 from trimtab.controls.catalogue import dropout, learning_rate, weight_decay
-from trimtab.controls.envelope import Deliberation, Envelope, Reflex
+from trimtab.controls.envelope import Deliberation, Envelope
+from trimtab.controls.safeguards import Reflex
 from trimtab.decision.action import Adjust, Change
 from trimtab.diagnosis.base import SymptomName
 from trimtab.ledger.record import VerdictGiven

@@ -27,8 +27,9 @@ from trimtab.controller.event import (
 from trimtab.controller.state import Phase
 from trimtab.controller.step import KEPT_CHECKPOINTS, step
 from trimtab.controls.catalogue import learning_rate
-from trimtab.controls.envelope import Authority, Deliberation, Reflex
+from trimtab.controls.envelope import Authority, Deliberation
 from trimtab.controls.recipe import Recipe
+from trimtab.controls.safeguards import Reflex
 from trimtab.decision.action import Action, Adjust, Change, NoAction, Rollback, RollbackAndAdjust, SkipBatches, Stop
 from trimtab.decision.proposal import Proposal, hold
 from trimtab.errors import IllegalTransition

@@ -8,9 +8,10 @@ import pytest
 from tests.builders import RECIPE, a_control, a_standing, an_envelope
 from trimtab.controls.bounds import Bounds
 from trimtab.controls.catalogue import batch_size, dropout
-from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
+from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective
 from trimtab.controls.moves import Add, Multiply, SetTo
 from trimtab.controls.recipe import Recipe
+from trimtab.controls.safeguards import Reflex
 from trimtab.controls.standing import Checkpoint
 from trimtab.errors import ControlError, UsageError, nearest
 

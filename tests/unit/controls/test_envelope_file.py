@@ -18,9 +18,10 @@ from trimtab.controls.catalogue import (
     weight_decay,
 )
 from trimtab.controls.entries import ENTRIES
-from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective, Reflex
+from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective
 from trimtab.controls.envelope_file import SCHEMA, dump_envelope, load_envelope, parse_envelope
 from trimtab.controls.moves import Add, Multiply, SetTo
+from trimtab.controls.safeguards import Reflex
 from trimtab.errors import EnvelopeError
 
 SMALLEST = f"schema: {SCHEMA}\nobjective: minimize val/loss\ncontrols: {{}}\n"

@@ -9,10 +9,11 @@ from trimtab.controls.bounds import Bounds
 from trimtab.controls.catalogue import batch_size, declare, dropout, learning_rate, weight_decay
 from trimtab.controls.control import Control
 from trimtab.controls.entries import ENTRIES
-from trimtab.controls.envelope import Authority, Deliberation, Reflex
+from trimtab.controls.envelope import Authority, Deliberation
 from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.controls.moves import Add, Multiply, SetTo
 from trimtab.controls.oddities import dead_end, oddities, oddities_of
+from trimtab.controls.safeguards import Reflex
 
 BOUNDARY = dropout(0.0, 0.5, when="boundary")
 

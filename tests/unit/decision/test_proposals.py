@@ -9,7 +9,8 @@ from typing import Any, get_args
 import pytest
 
 from tests.builders import RECIPE, a_briefing, a_standing, an_envelope
-from trimtab.controls.envelope import Authority, Reflex
+from trimtab.controls.envelope import Authority
+from trimtab.controls.safeguards import Reflex
 from trimtab.controls.standing import Checkpoint
 from trimtab.decision.action import (
     Action,

@@ -11,9 +11,10 @@ from tests.builders import RECIPE, a_case, a_control, a_standing, accepted_recip
 from trimtab.controls.bounds import Bounds
 from trimtab.controls.catalogue import learning_rate
 from trimtab.controls.control import Control
-from trimtab.controls.envelope import Authority, Deliberation, Reflex
+from trimtab.controls.envelope import Authority, Deliberation
 from trimtab.controls.moves import SetTo
 from trimtab.controls.recipe import Recipe
+from trimtab.controls.safeguards import Reflex
 from trimtab.controls.standing import Checkpoint
 from trimtab.decision.action import Action, Adjust, Change, NoAction, Rollback, RollbackAndAdjust, SkipBatches, Stop
 from trimtab.decision.proposal import Expectation, Proposal

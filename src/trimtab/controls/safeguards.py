@@ -1,0 +1,112 @@
+"""What stands between a manager and the run: the reflex, the guard and the canary, as the user sets them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from trimtab.errors import UsageError
+
+CanaryMode = Literal["off", "veto", "win"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reflex:
+    """What happens within one step of a fault, without asking anybody.
+
+    Args:
+        armed: Whether the reflex acts; it is observed and recorded either way.
+        learning_rate_cut: Factor on the rate from the second rollback of one fault on, in (0, 1].
+        skip_batches: Batches skipped from the second rollback of one fault on, >= 0.
+        attempts: Rollbacks for one fault before the run is stopped, >= 1.
+        same_fault_within_steps: A fault this soon after a rollback counts as the same one, >= 1.
+    """
+
+    armed: bool = True
+    learning_rate_cut: float = 0.5
+    skip_batches: int = 200
+    attempts: int = 4
+    same_fault_within_steps: int = 200
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate_cut <= 1:
+            raise UsageError("reflex.learning_rate_cut is out of range", received=self.learning_rate_cut, allowed="(0, 1]")
+        require_range("reflex.skip_batches", self.skip_batches, 0, 1_000_000)
+        require_range("reflex.attempts", self.attempts, 1, 1000)
+        require_range("reflex.same_fault_within_steps", self.same_fault_within_steps, 1, 10_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What happens after an intervention of the manager that does harm.
+
+    The objective is worse than expected by more than ``tolerance`` and by more than the noise: then the recipe goes back,
+    and the weights too if they are worse than before.
+
+    Args:
+        armed: Whether the guard acts.
+        tolerance: Loss of the objective that is borne, as a share of its size before the intervention, in [0, 1].
+        noise_factor: Loss that is borne, as a multiple of the standard deviation of the objective's noise, >= 0.
+        failures: Interventions taken back in a row after which the manager is not asked again, >= 1.
+        hold_evaluations: Evaluations for which a control that was taken back may not be changed; doubled with each failure
+            in a row, >= 0.
+    """
+
+    armed: bool = True
+    tolerance: float = 0.02
+    noise_factor: float = 3.0
+    failures: int = 3
+    hold_evaluations: int = 2
+
+    def __post_init__(self) -> None:
+        _require_number("guard.tolerance", self.tolerance, 0.0, 1.0)
+        _require_number("guard.noise_factor", self.noise_factor, 0.0, 1e6)
+        require_range("guard.failures", self.failures, 1, 1000)
+        require_range("guard.hold_evaluations", self.hold_evaluations, 0, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Whether a manager's proposal is tried from a fork of the run before it counts.
+
+    Each arm trains for ``steps`` on the same batches; before they are compared, its rate decays to zero over
+    ``decay_steps``, since a plain short trial always prefers a lower rate (Wu et al. 2018).
+
+    Args:
+        mode: ``off``; ``win``: only what was measured to be better is applied; ``veto``: all but what was measured to be worse.
+        steps: Steps of an arm that count if it wins, >= 1.
+        decay_steps: Steps over which an arm's rate then decays, which never count, >= 0.
+        budget: Share of the run's steps that trials may cost, in (0, 1]; a trial waits until that covers it.
+        margin: How much better, or worse, an arm must be to count as that: a share of the objective's size, in [0, 1].
+    """
+
+    mode: CanaryMode = "off"
+    steps: int = 60
+    decay_steps: int = 20
+    budget: float = 0.15
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("off", "veto", "win"):
+            raise UsageError("canary.mode is unknown", received=self.mode, allowed="off, veto or win")
+        require_range("canary.steps", self.steps, 1, 10_000_000)
+        require_range("canary.decay_steps", self.decay_steps, 0, 10_000_000)
+        if not 0 < self.budget <= 1:
+            raise UsageError("canary.budget is out of range", received=self.budget, allowed="(0, 1]")
+        _require_number("canary.margin", self.margin, 0.0, 1.0)
+
+
+def require_range(what: str, value: int, low: int, high: int) -> None:
+    """Refuse a whole number outside inclusive limits.
+
+    Raises:
+        UsageError: Give a number that is allowed.
+    """
+    if isinstance(value, bool) or not low <= value <= high:
+        raise UsageError(f"{what} is out of range", received=value, allowed=f"{low} to {high}")
+
+
+def _require_number(what: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
+        raise UsageError(f"{what} is out of range", received=value, allowed=f"{low:g} to {high:g}")
