@@ -10,7 +10,7 @@ from trimtab.controls.control import Control
 from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective
 from trimtab.controls.moves import Add
 from trimtab.controls.recipe import Recipe
-from trimtab.controls.safeguards import Reflex
+from trimtab.controls.safeguards import Guard, Reflex
 from trimtab.controls.standing import Checkpoint, Standing
 from trimtab.decision.action import Action
 from trimtab.decision.briefing import Briefing, Intervention, Timing
@@ -39,6 +39,7 @@ def an_envelope(**changes: Any) -> Envelope:
         "authority": Authority(),
         "deliberation": Deliberation(),
         "reflex": Reflex(),
+        "guard": Guard(baseline_evaluations=1),
     }
     return Envelope(**(known | changes))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tests.builders import RECIPE, a_run_started, a_symptom
-from trimtab.controller.effect import Append, Ask, DeleteCheckpoint, Effect, Enact
+from trimtab.controller.effect import Append, Ask, Decay, DeleteCheckpoint, Effect, Enact, Shift
 from trimtab.controller.event import (
     AnswerReceived,
     CheckpointWritten,
@@ -74,6 +74,8 @@ class Run:
                 self.briefings.append(effect.briefing)
             case Enact():
                 self.orders.append(effect.verified)
+            case Shift() | Decay():
+                raise AssertionError("a fake run has no state to try anything on")
             case DeleteCheckpoint():
                 self.deleted.append(effect.checkpoint)
         return []

@@ -18,6 +18,10 @@ from typing import Any, Final, TypeVar
 HERE: Final = Path(__file__).parent
 PROPERTY: Final = "tally"  # under which a test report carries what was tried
 PROMISES: Final[Mapping[str, str]] = {
+    "B1": "no applied value leaves its envelope",
+    "B2": "the worst manager does bounded harm",
+    "B3": "a manager that dies or hangs changes nothing",
+    "R3": "faults are recovered, and health is left alone",
     "R4": "a visible checkpoint is complete",
     "R5": "rollback and resume restore everything",
     "L1": "no change without a durable record",

@@ -134,9 +134,9 @@ class Controller(RuleBasedStateMachine):
     @rule()
     def save(self) -> None:
         self.give(CheckpointWritten(self.at, f"step-{self.at:08d}"))
-        # The newest few and the best; an open question keeps all that it offers.
+        # The newest few, the best, and the guard's way back; an open question keeps all that it offers.
         if self.run.now.question is None and self.run.now.phase is not Phase.ENDED:
-            assert len(self.run.ids) <= KEPT_CHECKPOINTS + 1
+            assert len(self.run.ids) <= KEPT_CHECKPOINTS + 2
 
     @rule(objective=objectives, saved=st.booleans(), critical=st.sampled_from((False, False, False, True)))
     def evaluate(self, objective: float, saved: bool, critical: bool) -> None:
@@ -259,7 +259,7 @@ class Controller(RuleBasedStateMachine):
         if order.source == "manager":
             self.spent["manager"] += 1
             self.spent["manager rollback"] += rolls_back
-        else:
+        elif order.source == "reflex":
             self.spent["reflex rollback"] += rolls_back
 
     def check_orders(self) -> None:
@@ -326,6 +326,12 @@ class Controller(RuleBasedStateMachine):
         assert self.spent["reflex rollback"] == state.reflex_rollbacks_used <= authority.reflex_rollbacks
 
     @invariant()
+    def the_guard_has_the_last_word(self) -> None:
+        state = self.run.now
+        assert state.taken_back_in_a_row <= ENVELOPE.guard.failures
+        assert not (state.is_held and state.phase in (Phase.ASKED, Phase.ANSWERED))
+
+    @invariant()
     def versions_rise_by_one_for_each_outcome(self) -> None:
         outcomes = sum(record.kind in ("action_applied", "action_failed") for record in self.run.records)
         assert self.run.now.version == outcomes >= self.version
@@ -343,8 +349,9 @@ class Controller(RuleBasedStateMachine):
     def the_state_is_of_bounded_size(self) -> None:
         state, authority = self.run.now, ENVELOPE.authority
         assert len(set(self.run.ids)) == len(self.run.ids)
-        # A rollback of the reflex may skip batches after it, and it stops once.
-        assert len(state.interventions) <= authority.interventions + 2 * authority.reflex_rollbacks + 1
+        # Each may be taken back once. A rollback of the reflex may skip batches after it, and it stops once.
+        assert len(state.interventions) <= 2 * authority.interventions + 2 * authority.reflex_rollbacks + 1
+        assert sum(one.taken_back for one in state.interventions) >= sum(one.source == "guard" for one in state.interventions)
 
     def teardown(self) -> None:
         if not hasattr(self, "run"):

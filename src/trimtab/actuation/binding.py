@@ -55,6 +55,14 @@ class ReadBack:
     detail: str = ""
 
 
+class RateDecay(Protocol):
+    """Multiplies the rate of every step beside all controls, for the end of a trial's arm."""
+
+    def set(self, factor: float) -> None:
+        """Multiply the rate of the steps from now on; 1 leaves them alone."""
+        ...
+
+
 class StateStore(Protocol):
     """Saves and restores the run's state: weights, optimizer, scheduler, RNG, data position, extras.
 
@@ -77,8 +85,11 @@ class StateStore(Protocol):
         """
         ...
 
-    def is_healthy(self) -> bool:
-        """Return whether all weights are finite."""
+    def scales(self) -> Mapping[str, float]:
+        """Return the largest magnitude of each part: ``weights``, ``buffers``, ``optimizer/KEY``...
+
+        Not finite if anything of the part is not.
+        """
         ...
 
     def restore(self, id: str) -> dict[str, Any]:
@@ -86,6 +97,22 @@ class StateStore(Protocol):
 
         Raises:
             CheckpointError: The state is as before; use another checkpoint.
+        """
+        ...
+
+    def keep(self) -> object:
+        """Return a copy of the present state, in memory.
+
+        Raises:
+            CheckpointError: The state cannot be read.
+        """
+        ...
+
+    def bring_back(self, kept: object) -> None:
+        """Restore a state that `keep` returned; all or nothing, and as often as wanted.
+
+        Raises:
+            CheckpointError: The state is as before.
         """
         ...
 

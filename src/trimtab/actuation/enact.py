@@ -8,7 +8,7 @@ happens is returned, not raised: the outcome of an action belongs in the record.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,13 @@ class Outcome:
     checkpoint_is_unusable: bool = False
 
 
-def enact(verified: VerifiedAction, present: Recipe, bindings: Mapping[str, Binding], store: StateStore) -> Outcome:
+def enact(
+    verified: VerifiedAction,
+    present: Recipe,
+    bindings: Mapping[str, Binding],
+    store: StateStore,
+    adopted: Callable[[], dict[str, Any]] | None = None,
+) -> Outcome:
     """Carry out ``verified`` between two steps.
 
     Args:
@@ -45,6 +51,7 @@ def enact(verified: VerifiedAction, present: Recipe, bindings: Mapping[str, Bind
             hand on a control, and nothing is done.
         bindings: By control name; every control of the recipe has one.
         store: The run's state.
+        adopted: Brings back a state in which the action was carried out already, and returns what was kept beside it.
     """
     live = read_recipe(bindings)
     if live != present and verified.source != "reflex":
@@ -53,11 +60,13 @@ def enact(verified: VerifiedAction, present: Recipe, bindings: Mapping[str, Bind
     restored: dict[str, Any] | None = None
     try:
         checkpoint = checkpoint_of(verified.action)
-        if checkpoint is not None:
+        if adopted is not None:
+            restored = adopted()
+        elif checkpoint is not None:
             restored = store.restore(checkpoint)
-        if checkpoint is not None or changes_of(verified.action):
-            write_recipe(verified.recipe, bindings, after_restore=checkpoint is not None)
-        if isinstance(verified.action, SkipBatches):
+        if restored is not None or changes_of(verified.action):
+            write_recipe(verified.recipe, bindings, after_restore=restored is not None)
+        if isinstance(verified.action, SkipBatches) and adopted is None:
             store.skip(verified.action.count)
     except Exception as error:  # noqa: BLE001 - calls the user's objects, of any errors; each becomes the recorded outcome
         is_unusable = isinstance(error, CheckpointError) and restored is None

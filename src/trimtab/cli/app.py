@@ -31,6 +31,7 @@ from trimtab.cli.run import resume, run
 from trimtab.cli.runs import runs
 from trimtab.cli.scorecard import scorecard
 from trimtab.cli.show import show
+from trimtab.cli.stress import stress
 from trimtab.cli.terminal import print_error
 from trimtab.cli.verify import verify
 from trimtab.errors import TrimtabError
@@ -60,6 +61,7 @@ app.command("runs")(runs)
 app.command("pending")(pending)
 app.command("decide")(decide)
 app.command("rules")(rules)
+app.command("stress")(stress)
 app.command("prompt")(prompt)
 app.command("verify")(verify)
 app.command("export")(export)

@@ -145,7 +145,7 @@ def _budget(envelope: Envelope) -> Iterator[tuple[str, str]]:
         lost = f"more than {guard.tolerance:.2%} of the objective and {guard.noise_factor:g} times its noise"
         yield "guard", f"takes back what loses {lost}; after {held} taken back in a row, no more are made"
     canary = envelope.canary
-    if canary.mode == "off":
+    if canary.mode == "none":
         yield "canary", "off: proposals are applied without a trial"
     else:
         wanted = "is better" if canary.mode == "win" else "is not worse"

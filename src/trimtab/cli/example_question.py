@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 from trimtab.controller.effect import Ask, Enact
@@ -20,6 +21,7 @@ from trimtab.controller.step import step
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.reach import middle
 from trimtab.controls.recipe import Recipe
+from trimtab.controls.safeguards import Guard
 from trimtab.decision.action import Adjust, Change
 from trimtab.decision.briefing import Briefing
 from trimtab.decision.proposal import Expectation, Proposal, hold
@@ -60,6 +62,7 @@ def example_question(envelope: Envelope) -> Briefing:
     Raises:
         UsageError: The envelope never lets a manager act, so it is never asked.
     """
+    envelope = replace(envelope, guard=Guard(armed=False))  # it would take the question away
     waits = 2 * (envelope.applies_at(_LEAST_STEPS) - _LEAST_STEPS)
     every = max(_LEAST_STEPS, waits, *(control.effect_lag_steps for control in envelope.controls))
     play = _Play(_started(envelope, every))

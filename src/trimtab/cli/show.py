@@ -14,7 +14,7 @@ from rich.text import Text
 from trimtab.cli.run_reading import CUT_OFF, Account, find_run, read_account
 from trimtab.cli.terminal import STATUS_STYLES, chart, clean, counted, make_console, number, print_json
 from trimtab.decision.consultation import Consultation
-from trimtab.report.account import Decision, Ending, Point, Proposed, RunSummary, Timeline
+from trimtab.report.account import Decision, Ending, Point, Proposed, RunSummary, Timeline, Tried
 from trimtab.report.scale import Curve, Mark, MarkKind
 from trimtab.report.words import ENDINGS, expected, follows, resume_command, used
 from trimtab.verification.verdict import Rejection
@@ -22,6 +22,7 @@ from trimtab.verification.verdict import Rejection
 _STYLES: Final[dict[Ending, str]] = {
     "applied": "green",
     "shadow": "cyan",
+    "not_better": "yellow",
     "no_action": "bright_black",
     "rejected": "yellow",
     "manager_failed": "yellow",
@@ -86,6 +87,10 @@ def _print_summary(console: Console, summary: RunSummary, status: str) -> None:
     shadow = f" · {summary.shadow_interventions} that would have been applied" if summary.is_shadow else ""
     rows.add_row("changes", f"{counted(summary.interventions, 'intervention')}{reflex}{shadow} · "
                             f"{counted(summary.rejections, 'rejection')}")  # fmt: skip
+    if summary.trials:
+        share = f"{summary.trial_steps / summary.steps:.1%}"
+        cost = f"{counted(summary.trial_steps, 'step')} spent ({share} of the run)"
+        rows.add_row("canary", f"{counted(summary.trials, 'trial')}, {summary.trials_won} won · {cost}")
     rows.add_row("recipe", _recipe(summary))
     if summary.is_shadow:
         rows.add_row("shadow", Text("the manager's proposals are judged and recorded; none is applied", "cyan"))
@@ -185,6 +190,8 @@ def _told(decision: Decision) -> Iterator[tuple[str, Text]]:
     for judged in decision.verdicts:
         if not judged.accepted:
             yield "rejected", Text(f"{clean(judged.action, 200)}: {reasons_against(judged.reasons)}", "yellow")
+    if decision.tried is not None:
+        yield "tried", _tried(decision.tried)
     if decision.changes:
         changed = (f"{clean(c.control, 80)} {number(c.before)} → {number(c.after)}" for c in decision.changes)
         # After a failure it is what was found in force, which may be somebody else's doing.
@@ -200,6 +207,14 @@ def _told(decision: Decision) -> Iterator[tuple[str, Text]]:
         yield "outcome", _outcome(decision)
     if decision.detail and decision.ending not in ("rejected", "no_action"):
         yield "because", Text(clean(decision.detail), "yellow")
+
+
+def _tried(tried: Tried) -> Text:
+    if tried.outcome is None:
+        return Text(f"from step {tried.began} on, still under way", "cyan")
+    style = {"won": "green", "lost": "yellow", "abandoned": "bright_black"}[tried.outcome]
+    words = f"steps {tried.began} to {tried.ended}, {counted(tried.spent, 'step')} spent · {clean(tried.reason, 300)}"
+    return Text.assemble((tried.outcome, style), f" · {words}")
 
 
 def _told_proposal(proposal: Proposed) -> Iterator[tuple[str, Text]]:
@@ -236,7 +251,8 @@ def _outcome(decision: Decision) -> Text:
     if outcome.gain is not None:
         text.append(f" · gain {outcome.gain:+.4g}", "green" if outcome.gain > 0 else "red" if outcome.gain < 0 else "")
     if outcome.met is not None:
-        text.append(" · as expected" if outcome.met else " · not as expected", "green" if outcome.met else "red")
+        how = "as expected" if outcome.met else "taken back by the guard" if outcome.taken_back else "not as expected"
+        text.append(f" · {how}", "green" if outcome.met else "red")
     elif not outcome.is_complete:
         text.append(" · still measuring", "cyan")
     return text

@@ -30,6 +30,12 @@ class Draft:
         self.state = fold(self.state, record)
         self.effects.append(Append(record))
 
+    def verified(self, step: int, action: Action) -> VerifiedAction | None:
+        """Return a manager's action that was accepted before, if it still can be; records nothing."""
+        standing = self.state.standing(step)
+        verdict = verify(Case(action, "manager", self.state.envelope, standing, step, standing.version))
+        return verdict.verified if isinstance(verdict, Accepted) else None
+
     def judge(
         self,
         step: int,
@@ -66,6 +72,8 @@ class Draft:
         reason: str,
         expectation: Expectation | None = None,
         then_skip_batches: int = 0,
+        takes_back: int = 0,
+        fork: str = "",
     ) -> None:
         """Record the intent and order the enactment; no_action needs neither."""
         if isinstance(verified.action, NoAction):
@@ -81,6 +89,8 @@ class Draft:
                 reason=reason,
                 expectation=expectation,
                 then_skip_batches=then_skip_batches,
+                takes_back=takes_back,
+                trial=self.state.trial.number if fork and self.state.trial is not None else 0,
             )
         )
-        self.effects.append(Enact(verified))
+        self.effects.append(Enact(verified, fork))

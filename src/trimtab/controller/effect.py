@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab.decision.briefing import Briefing
-from trimtab.ledger.record import Record
+from trimtab.ledger.record import Record, TrialBegan, TrialEnded, TrialMoved
 from trimtab.verification.verdict import VerifiedAction
 
 
@@ -25,9 +25,39 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Enact:
-    """Carry out a verified action, then report `EnactmentDone` or `EnactmentFailed`."""
+    """Carry out a verified action, then report `EnactmentDone` or `EnactmentFailed`.
+
+    Args:
+        verified: The action.
+        fork: Name of the kept state in which it was carried out already, which is brought back; empty for none.
+    """
 
     verified: VerifiedAction
+    fork: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Change the state for a trial, in this order; then report `Shifted`, or `ShiftFailed`.
+
+    Args:
+        record: What is recorded once it is done.
+        keep: Name under which the present state is kept in memory; empty for not at all.
+        back_to: Name of a kept state that is brought back; empty for none.
+        attempt: The action that is then carried out.
+    """
+
+    record: TrialBegan | TrialMoved | TrialEnded
+    keep: str = ""
+    back_to: str = ""
+    attempt: VerifiedAction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decay:
+    """Multiply the rate of the next step by ``factor``, whatever the controls say; until the state is shifted."""
+
+    factor: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +67,4 @@ class DeleteCheckpoint:
     checkpoint: str
 
 
-Effect = Append | Ask | Enact | DeleteCheckpoint
+Effect = Append | Ask | Enact | Shift | Decay | DeleteCheckpoint

@@ -11,7 +11,7 @@ from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Proposal
 from trimtab.decision.schedule import ScheduleEntry
 from trimtab.diagnosis.base import Symptom
-from trimtab.ledger.record import RunResumed, RunStarted
+from trimtab.ledger.record import RunResumed, RunStarted, TrialBegan, TrialEnded, TrialMoved
 from trimtab.telemetry.snapshot import Snapshot
 
 
@@ -143,6 +143,38 @@ class EnactmentFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Shifted:
+    """The effect `Shift` was carried out; ``record`` has the recipe that was read from the live objects."""
+
+    step: int
+    record: TrialBegan | TrialMoved | TrialEnded
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftFailed:
+    """The effect `Shift` failed.
+
+    Args:
+        step: Step after which it was tried.
+        recipe: What is in force, read from the live objects.
+        problem: What went wrong.
+        went_back: Whether a kept state was brought back before.
+    """
+
+    step: int
+    recipe: Recipe
+    problem: str
+    went_back: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TrialCutOff:
+    """The training loop ended during a trial."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReadBackTaken:
     """The first optimizer step after an intervention was observed."""
 
@@ -180,6 +212,9 @@ Event = (
     | AnswerFailed
     | EnactmentDone
     | EnactmentFailed
+    | Shifted
+    | ShiftFailed
+    | TrialCutOff
     | ReadBackTaken
     | ProblemFound
     | RunClosed

@@ -11,7 +11,7 @@ from trimtab.decision.briefing import Intervention
 from trimtab.ledger.record import InterventionMeasured
 
 
-def _lag_steps(envelope: Envelope, intervention: Intervention) -> int:
+def lag_steps(envelope: Envelope, intervention: Intervention) -> int:
     """Return the steps until what was changed can show: the longest lag among the changed controls."""
     changed = (change.control for change in changes_of(intervention.action))
     return max((envelope.control(name).effect_lag_steps for name in changed), default=0)
@@ -23,7 +23,7 @@ def measure(state: State, step: int, objective: float) -> InterventionMeasured |
     A non-finite objective counts as an evaluation without a gain.
     """
     earlier, envelope = state.under_measurement(), state.envelope
-    if earlier is None or step <= earlier.step + _lag_steps(envelope, earlier):
+    if earlier is None or step <= earlier.step + lag_steps(envelope, earlier):
         return None  # no step has used the new values yet, or none of their effect can show
     best = objective
     after = earlier.objective_after

@@ -8,11 +8,12 @@ from enum import StrEnum
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint, Standing
+from trimtab.decision.action import Action
 from trimtab.decision.briefing import Briefing, Intervention
-from trimtab.decision.proposal import Proposal
+from trimtab.decision.proposal import Expectation, Proposal
 from trimtab.decision.schedule import Schedule
 from trimtab.diagnosis.base import Symptom
-from trimtab.ledger.record import ActionIntended
+from trimtab.ledger.record import ActionIntended, Arm, HarmFound
 
 
 class Phase(StrEnum):
@@ -21,6 +22,7 @@ class Phase(StrEnum):
     WATCHING = "watching"
     ASKED = "asked"
     ANSWERED = "answered"
+    TRYING = "trying"
     ENACTING = "enacting"
     ENDED = "ended"
 
@@ -62,6 +64,39 @@ class Rewind:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A trial under way.
+
+    Args:
+        number: From 1.
+        action: What is tried.
+        symptoms: Names of the symptoms it answers.
+        reason: Why it was proposed.
+        expectation: What is expected of it.
+        began: Step after which the state was forked.
+        lineage_step: Steps that the forked weights had been through.
+        base: The recipe of the fork.
+        since: Step after which the present arm, or its decay, began.
+        arm: The present arm.
+        is_decaying: Whether its rate decays.
+        objectives: Pairs of an arm and its objective, as far as evaluated.
+    """
+
+    number: int
+    action: Action
+    symptoms: tuple[str, ...]
+    reason: str
+    expectation: Expectation | None
+    began: int
+    lineage_step: int
+    base: Recipe
+    since: int
+    arm: Arm = "no_action"
+    is_decaying: bool = False
+    objectives: tuple[tuple[Arm, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything the controller knows.
 
@@ -95,6 +130,7 @@ class State:
         num_evaluations: Evaluations reported.
         objective: The newest value of the objective; None before the first evaluation.
         fault_attempts: Rollbacks of the reflex for the present fault.
+        fault_repeats: Rollbacks of the reflex for the present fault that were no attempt, as it was back at once.
         last_reflex_step: Step of the reflex's last rollback; None if it never acted.
         last_reflex_span: Steps which that rollback undid.
         values_seen: Pairs of a control with ``max_values`` and the distinct values it has had.
@@ -105,6 +141,13 @@ class State:
         has_manager: Whether there is anybody to ask.
         schedule: The plan that the run follows; None if it follows none.
         rewinds: Its rollbacks, oldest first.
+        objectives: Pairs of step and finite objective on the way that the weights have come, the newest last; some thirty.
+        harm: What the guard is about to take back.
+        taken_back_in_a_row: Interventions that the guard took back since the last one that brought a gain.
+        held_until: Pairs of a control that was taken back and the step from which it may be changed again.
+        trial: The trial under way.
+        num_trials: Trials begun.
+        trial_steps: Steps that trials have cost.
     """
 
     phase: Phase
@@ -136,6 +179,7 @@ class State:
     num_evaluations: int = 0
     objective: float | None = None
     fault_attempts: int = 0
+    fault_repeats: int = 0
     last_reflex_step: int | None = None
     last_reflex_span: int = 0
     values_seen: tuple[tuple[str, tuple[float, ...]], ...] = ()
@@ -146,6 +190,18 @@ class State:
     has_manager: bool = True
     schedule: Schedule | None = None
     rewinds: tuple[Rewind, ...] = ()
+    objectives: tuple[tuple[int, float], ...] = ()
+    harm: HarmFound | None = None
+    taken_back_in_a_row: int = 0
+    held_until: tuple[tuple[str, int], ...] = ()
+    trial: Trial | None = None
+    num_trials: int = 0
+    trial_steps: int = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the guard holds the recipe, since too many interventions in a row were taken back."""
+        return self.envelope.guard.armed and self.taken_back_in_a_row >= self.envelope.guard.failures
 
     def standing(self, step: int) -> Standing:
         """Return where the run stands within its envelope after ``step``."""
@@ -161,7 +217,16 @@ class State:
             checkpoints=self.checkpoints,
             can_skip=self.can_skip,
             values_seen=self.values_seen,
+            objective=self.objective,
+            evaluations_since_best=self._evaluations_since_best(),
+            held_until=self.held_until,
+            is_held=self.is_held,
         )
+
+    def _evaluations_since_best(self) -> int | None:
+        sign = 1 if self.envelope.objective.direction == "minimize" else -1
+        values = [sign * value for _, value in self.objectives]
+        return len(values) - 1 - values.index(min(values)) if values else None
 
     def lineage_step(self, step: int) -> int:
         """Return how many steps the weights had been through after ``step``: less, where a rollback has undone some."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from trimtab.controller import canary
 from trimtab.controller.draft import Draft
 from trimtab.controller.effect import Append, Ask, DeleteCheckpoint, Effect
 from trimtab.controller.event import (
@@ -27,17 +28,21 @@ from trimtab.controller.event import (
     RunClosed,
     RunWentOn,
     ScheduleReached,
+    Shifted,
+    ShiftFailed,
     StepTaken,
     SymptomRaised,
+    TrialCutOff,
 )
 from trimtab.controller.fallback import answer_for_it, said_late
 from trimtab.controller.following import follow
+from trimtab.controller.guard import TakeBack, before, find_harm, take_back, take_back_for, watched
 from trimtab.controller.measuring import measure
-from trimtab.controller.reflex import plan
+from trimtab.controller.reflex import plan, said_of_skipping
 from trimtab.controller.state import Phase, Question, State
 from trimtab.controller.transitions import begin
 from trimtab.controls.standing import Checkpoint
-from trimtab.decision.action import SkipBatches, changes_of
+from trimtab.decision.action import NoAction, SkipBatches, changes_of
 from trimtab.decision.briefing import MAX_INTERVENTIONS, Briefing, ControlLimits, Timing
 from trimtab.decision.surface import build_surface
 from trimtab.diagnosis.base import Symptom
@@ -114,13 +119,10 @@ def _respond(draft: Draft, event: Event) -> None:
             _retain(draft, event.step)
         case EnactmentDone() | EnactmentFailed():
             _on_enactment(draft, event)
+        case Shifted() | ShiftFailed() | TrialCutOff():
+            canary.on_shift(draft, event)
         case ReadBackTaken():
-            draft.append(ReadBackRecorded(event.step, event.intervention, event.results))
-            for result in event.results:
-                if not result.holds:
-                    detail = f"{result.control}: expected {result.expected!r} in effect, found {result.observed!r}"
-                    detail += f"; {result.detail}" if result.detail else ""
-                    draft.append(ProblemNoticed(event.step, "a change did not stick", detail))
+            _on_read_back(draft, event)
         case ProblemFound():
             draft.append(ProblemNoticed(event.step, event.problem, event.detail))
         case RunClosed():
@@ -130,7 +132,18 @@ def _respond(draft: Draft, event: Event) -> None:
             raise IllegalTransition("a run starts once", received="RunBegan")
 
 
+def _on_read_back(draft: Draft, event: ReadBackTaken) -> None:
+    draft.append(ReadBackRecorded(event.step, event.intervention, event.results))
+    for result in event.results:
+        if not result.holds:
+            detail = f"{result.control}: expected {result.expected!r} in effect, found {result.observed!r}"
+            detail += f"; {result.detail}" if result.detail else ""
+            draft.append(ProblemNoticed(event.step, "a change did not stick", detail))
+
+
 def _on_step(draft: Draft, at: int) -> None:
+    canary.advance(draft, at)
+    _take_back(draft, at)
     question, state = draft.state.question, draft.state
     if question is None:
         return
@@ -139,6 +152,31 @@ def _on_step(draft: Draft, at: int) -> None:
         answer_for_it(draft, at, "late", said_late(at - question.asked_step))
     if draft.state.phase is Phase.ANSWERED and _is_time(draft.state, question, at):
         _adjudicate(draft, at)
+
+
+def _take_back(draft: Draft, at: int) -> None:
+    """Take back what the guard found to do harm; it waited for a step, since a checkpoint fits that point of the loop alone."""
+    harm = draft.state.harm
+    if harm is None or draft.state.phase in (Phase.ENACTING, Phase.TRYING):
+        return
+    if draft.state.question is not None:
+        detail = f"the guard takes back intervention {harm.intervention}"
+        draft.append(ManagerFailed(at, draft.state.question.number, SUPERSEDED, detail))
+    planned = take_back(draft.state, harm)
+    if planned is None or not _guard(draft, at, planned, harm.intervention, ()):
+        draft.judge(at, NoAction(), "guard")
+        detail = f"intervention {harm.intervention} did harm, and there is no way back that the envelope allows"
+        draft.append(ProblemNoticed(at, "harm was not taken back", detail))
+
+
+def _guard(draft: Draft, at: int, planned: TakeBack, intervention: int, symptoms: tuple[str, ...]) -> bool:
+    """Carry out the first action that is accepted; return whether one was."""
+    for action in planned.actions:
+        verified = draft.judge(at, action, "guard")
+        if verified is not None:
+            draft.intend(at, verified, symptoms, planned.reason, takes_back=intervention)
+            return True
+    return False
 
 
 def _is_time(state: State, question: Question, at: int) -> bool:
@@ -157,8 +195,14 @@ def _adjudicate(draft: Draft, at: int) -> None:
     assert proposal is not None
     said = draft.state.objection
     objection = Rejection("approval", said) if said else missing_expectation(proposal)
+    if objection is None and canary.is_tried(draft.state, proposal.action) and draft.state.envelope.canary.mode == "win":
+        objection = canary.objection(draft.state, at)  # what cannot be tried is not applied
     verified = draft.judge(at, proposal.action, "manager", objection)
-    if verified is not None and not draft.state.envelope.authority.shadow:
+    if verified is None or draft.state.envelope.authority.shadow:
+        return
+    if canary.is_tried(draft.state, verified.action) and canary.objection(draft.state, at) is None:
+        canary.begin(draft, at, verified, question, proposal)
+    else:
         draft.intend(at, verified, question.symptoms, proposal.reason, proposal.expectation)
 
 
@@ -183,10 +227,17 @@ def _on_answer(draft: Draft, event: AnswerReceived | AnswerFailed) -> None:
 
 
 def _on_evaluation(draft: Draft, event: EvaluationReported) -> None:
+    if draft.state.trial is not None:
+        canary.evaluated(draft, event.step, event.objective)
+        return
+    before_it = draft.state
     draft.append(EvaluationRecorded(event.step, event.objective, event.metrics, event.checkpoint))
-    measured = measure(draft.state, event.step, event.objective)
+    measured = measure(before_it, event.step, event.objective)
+    harm = find_harm(before_it, event.step, event.objective)
     if measured is not None:
         draft.append(measured)
+    if harm is not None:
+        draft.append(harm)
     for symptom in event.symptoms:
         _observe(draft, symptom)
     _retain(draft, event.step)
@@ -199,7 +250,11 @@ def _is_pointless(state: State, event: EvaluationReported) -> bool:
     """Return whether an answer could not be applied any more, or the reflex is about to act."""
     applies_at = state.envelope.applies_at(event.step)
     is_late = state.total_steps is not None and applies_at > state.total_steps
-    is_over = state.stop_reason is not None or is_late
+    is_over = state.stop_reason is not None or is_late or state.harm is not None
+    guard = state.envelope.guard
+    is_over = is_over or (guard.armed and state.num_evaluations < guard.baseline_evaluations)
+    # What cannot be tried would not be applied: nobody need be asked.
+    is_over = is_over or (state.envelope.canary.mode == "win" and canary.objection(state, applies_at) is not None)
     is_critical = any(symptom.severity == "critical" for symptom in event.symptoms)
     return is_over or (is_critical and state.envelope.reflex.armed)
 
@@ -279,10 +334,13 @@ def _reflex(draft: Draft, at: int, symptom: Symptom) -> None:
     if draft.state.phase is Phase.ENACTING or draft.state.is_exhausted:
         return
     planned = plan(draft.state, at, symptom)
-    if planned is None:
+    if planned is None or canary.fault(draft, at, f"{symptom.name} in {symptom.signal}"):
         return
+    blamed, way_back = watched(draft.state), take_back_for(draft.state, symptom.name, symptom.signal)
     if draft.state.question is not None:
         draft.append(ManagerFailed(at, draft.state.question.number, SUPERSEDED, f"the reflex answers {symptom.name}"))
+    if blamed is not None and way_back is not None and _guard(draft, at, way_back, blamed.number, (symptom.name,)):
+        return
     for action in planned.actions:
         verified = draft.judge(at, action, "reflex")
         if verified is not None:
@@ -299,19 +357,28 @@ def _on_enactment(draft: Draft, event: EnactmentDone | EnactmentFailed) -> None:
         if event.unusable is not None:
             _give_up(draft, event.step, tuple(c for c in draft.state.checkpoints if c.id == event.unusable), keep_best=False)
         _abandon(draft, event.step)
+        canary.ended(draft, event.step, event.problem, is_applied=False)
         return
     draft.append(ActionApplied(event.step, intended.intervention, event.recipe))
     _abandon(draft, event.step)
+    canary.ended(draft, event.step, is_applied=True)
+    if intended.takes_back and draft.state.is_held:
+        failures = draft.state.taken_back_in_a_row
+        detail = f"{failures} interventions in a row were taken back: the recipe is held, look at the run and at the manager"
+        draft.append(ProblemNoticed(event.step, "the guard holds the recipe", detail))
     if intended.then_skip_batches:
         verified = draft.judge(event.step, SkipBatches(intended.then_skip_batches), "reflex")
         if verified is not None:
-            draft.intend(event.step, verified, intended.symptoms, "pass over the batches that led to the fault")
+            draft.intend(event.step, verified, intended.symptoms, said_of_skipping(intended))
 
 
 def _retain(draft: Draft, at: int) -> None:
-    """Give up checkpoints beyond the newest few, but none that an open question offers."""
+    """Give up checkpoints beyond the newest few, but none that an open question offers or that the guard may need."""
     if draft.state.question is None:
-        _give_up(draft, at, draft.state.checkpoints[:-KEPT_CHECKPOINTS])
+        newest = watched(draft.state)
+        way_back = None if newest is None else before(draft.state, newest)
+        old = draft.state.checkpoints[:-KEPT_CHECKPOINTS]
+        _give_up(draft, at, tuple(checkpoint for checkpoint in old if checkpoint is not way_back))
 
 
 def _abandon(draft: Draft, at: int) -> None:

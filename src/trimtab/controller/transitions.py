@@ -10,11 +10,13 @@ Rules:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from trimtab.controller.state import Phase, Question, Rewind, State
+from trimtab.controller.trying import candidate_end, tried
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint
 from trimtab.decision.action import Stop, changes_of, checkpoint_of
@@ -28,14 +30,21 @@ from trimtab.ledger.record import (
     CheckpointDeleted,
     CheckpointSaved,
     EvaluationRecorded,
+    HarmFound,
     InterventionMeasured,
     ManagerAsked,
     ManagerFailed,
     ProposalReceived,
     ReadBackRecorded,
     Record,
+    RunEnded,
     RunStarted,
     SymptomObserved,
+    TrialBegan,
+    TrialEnded,
+    TrialMeasured,
+    TrialMoved,
+    VerdictGiven,
 )
 
 _KNOWLEDGE: Final = (
@@ -47,15 +56,21 @@ _KNOWLEDGE: Final = (
     "answer_dropped",
     "read_back_recorded",
     "intervention_measured",
+    "harm_found",
     "problem_noticed",
 )
 
 _MAX_STOP_REASON: Final = 300
+# Steps that a fault which is back at once is given to pass by itself, before each further rollback.
+_REPEAT_AFTER_STEPS: Final = (2, 8)
+_KEPT_OBJECTIVES: Final = 32
 
 TRANSITIONS: Final[Mapping[Phase, Mapping[str, Phase]]] = {
     Phase.WATCHING: {
         "manager_asked": Phase.ASKED,
         "verdict_given": Phase.WATCHING,
+        "trial_began": Phase.TRYING,
+        "trial_ended": Phase.WATCHING,
         "action_intended": Phase.ENACTING,
         "run_ended": Phase.ENDED,
     },
@@ -67,6 +82,13 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[str, Phase]]] = {
     Phase.ANSWERED: {
         "manager_failed": Phase.WATCHING,
         "verdict_given": Phase.WATCHING,
+        "run_ended": Phase.ENDED,
+    },
+    Phase.TRYING: {
+        "trial_moved": Phase.TRYING,
+        "trial_measured": Phase.TRYING,
+        "trial_ended": Phase.WATCHING,
+        "action_intended": Phase.ENACTING,
         "run_ended": Phase.ENDED,
     },
     Phase.ENACTING: {
@@ -129,14 +151,12 @@ def fold(state: State | None, record: Record) -> State:
 
 def _learn(state: State, record: Record) -> State:
     match record:
-        case CheckpointSaved():
-            saved = Checkpoint(record.checkpoint, record.step, None, state.recipe)
+        case CheckpointSaved() | CheckpointDeleted():
             # A name written again holds the newer state.
-            others = tuple(checkpoint for checkpoint in state.checkpoints if checkpoint.id != saved.id)
-            return replace(state, checkpoints=(*others, saved))
-        case CheckpointDeleted():
-            kept = tuple(checkpoint for checkpoint in state.checkpoints if checkpoint.id != record.checkpoint)
-            return replace(state, checkpoints=kept)
+            others = tuple(checkpoint for checkpoint in state.checkpoints if checkpoint.id != record.checkpoint)
+            is_saved = record.kind == "checkpoint_saved"
+            saved = (Checkpoint(record.checkpoint, record.step, None, state.recipe),) if is_saved else ()
+            return replace(state, checkpoints=(*others, *saved))
         case EvaluationRecorded():
             return _evaluated(state, record)
         case SymptomObserved():
@@ -160,18 +180,22 @@ def _learn(state: State, record: Record) -> State:
             return replace(counted, question=None, proposal=None)
         case ActionIntended():
             return replace(state, pending=record, num_interventions=record.intervention)
-        case ActionApplied():
-            return _applied(state, record)
-        case ActionFailed():
-            return _failed(state, record)
+        case ActionApplied() | ActionFailed():
+            return _applied(state, record) if record.kind == "action_applied" else _failed(state, record)
         case InterventionMeasured():
             return _measured(state, record)
         case ReadBackRecorded():
             return _read_back(state, record)
+        case HarmFound():
+            return replace(state, harm=record)
+        case TrialBegan() | TrialMoved() | TrialMeasured() | TrialEnded():
+            return tried(state, record)
+        case VerdictGiven() | RunEnded():
+            # A verdict closes the question, whatever was answered; one on the guard, what it was to answer.
+            is_answered = record.kind == "verdict_given" and record.source == "guard"
+            return replace(state, question=None, proposal=None, harm=None if is_answered else state.harm)
         case _:
-            # A verdict closes the question, whatever was answered.
-            closes = record.kind in ("verdict_given", "run_ended")
-            return replace(state, question=None, proposal=None) if closes else state
+            return state
 
 
 def _failed_again(state: State, failure: str) -> State:
@@ -189,7 +213,13 @@ def _evaluated(state: State, record: EvaluationRecorded) -> State:
         replace(checkpoint, objective=record.objective) if checkpoint.id == record.checkpoint else checkpoint
         for checkpoint in state.checkpoints
     )
-    return replace(state, checkpoints=checkpoints, objective=record.objective, num_evaluations=state.num_evaluations + 1)
+    known = state.objectives
+    if math.isfinite(record.objective):
+        known = (*known, (record.step, record.objective))[-_KEPT_OBJECTIVES:]
+    num_evaluations = state.num_evaluations + 1
+    return replace(
+        state, checkpoints=checkpoints, objective=record.objective, objectives=known, num_evaluations=num_evaluations
+    )
 
 
 def _applied(state: State, record: ActionApplied) -> State:
@@ -220,9 +250,11 @@ def _carried_out(state: State, intended: ActionIntended, step: int, recipe: Reci
     rolls_back = checkpoint_of(intended.action) is not None
     is_repair = by_reflex and rolls_back
     checkpoints = tuple(replace(c, is_left=c.is_left or c.step > target.step) if target else c for c in state.checkpoints)
+    blamed = [one for one in state.interventions if one.is_by_manager and 0 < intended.takes_back <= one.number]
     return replace(
-        state,
+        _taken_back(state, blamed, step) if blamed else state,
         pending=None,
+        harm=None,
         recipe=recipe,
         changed_at=tuple(changed.items()),
         values_seen=_seen(state, recipe),
@@ -232,17 +264,39 @@ def _carried_out(state: State, intended: ActionIntended, step: int, recipe: Reci
         reflex_rollbacks_used=state.reflex_rollbacks_used + is_repair,
         # Measuring an older intervention ends here: what follows is due to both. If the reflex had to
         # step in while it was measured, it did not do what was expected of it.
-        interventions=tuple(_closed(earlier, failed=is_repair) for earlier in state.interventions),
+        interventions=tuple(
+            replace(_closed(earlier, failed=is_repair or earlier in blamed), taken_back=earlier.taken_back or earlier in blamed)
+            for earlier in state.interventions
+        ),
         checkpoints=checkpoints,
-        rewinds=(*state.rewinds, _rewind(state, intended, step, recipe, target)) if target else state.rewinds,
+        rewinds=_rewinds(state, intended, step, recipe, target),
         objective=target.objective if target else state.objective,
+        objectives=tuple(known for known in state.objectives if known[0] <= target.step) if target else state.objectives,
         fault_attempts=fault_attempt(state, step) if is_repair else state.fault_attempts,
+        fault_repeats=_fault_repeats(state, step) if is_repair else state.fault_repeats,
         last_reflex_step=step if is_repair else state.last_reflex_step,
         last_reflex_span=(step - target.step if target else 0) if is_repair else state.last_reflex_span,
         # To ask for the end touches nothing, so it counts even when its enactment is reported as failed.
         stop_reason=_stop_reason(intended) or state.stop_reason,
         is_exhausted=state.is_exhausted or (isinstance(intended.action, Stop) and intended.source == "reflex"),
     )
+
+
+def _taken_back(state: State, blamed: list[Intervention], step: int) -> State:
+    """Count a failure, and hold the controls that were changed: twice as long for each failure in a row."""
+    guard, failures = state.envelope.guard, state.taken_back_in_a_row + 1
+    until = step + guard.hold_evaluations * state.evaluate_every_steps * 2 ** min(failures - 1, 10)
+    changed = {change.control: until for one in blamed for change in changes_of(one.action)}
+    held = dict(state.held_until) | changed
+    return replace(state, taken_back_in_a_row=failures, held_until=tuple(held.items()))
+
+
+def _rewinds(
+    state: State, intended: ActionIntended, step: int, recipe: Recipe, target: Checkpoint | None
+) -> tuple[Rewind, ...]:
+    if intended.trial:  # it is carried out by going on from the candidate's arm, whatever that began from
+        return candidate_end(state, step)
+    return (*state.rewinds, _rewind(state, intended, step, recipe, target)) if target else state.rewinds
 
 
 def _rewind(state: State, intended: ActionIntended, step: int, recipe: Recipe, target: Checkpoint) -> Rewind:
@@ -279,7 +333,31 @@ def fault_attempt(state: State, step: int) -> int:
     last = state.last_reflex_step
     if last is None or step - last > state.last_reflex_span + state.envelope.reflex.same_fault_within_steps:
         return 1
-    return state.fault_attempts + 1
+    return state.fault_attempts + (not is_back_at_once(state, step))
+
+
+def is_back_at_once(state: State, step: int) -> bool:
+    """Return whether a fault is back before the place where it was found has been reached again, and not for too long yet.
+
+    Then neither the course nor that place in the data leads to it: it may be a burst, which ends by itself. To wait for that
+    and go back once more undoes next to nothing, so it is no attempt of its own.
+    """
+    last = state.last_reflex_step
+    if last is None or state.fault_repeats >= len(_REPEAT_AFTER_STEPS):
+        return False
+    return step - last <= _REPEAT_AFTER_STEPS[state.fault_repeats] and step - last < state.last_reflex_span
+
+
+def is_to_wait(state: State, step: int) -> bool:
+    """Return whether a fault that is back at once is still given time to pass."""
+    assert state.last_reflex_step is not None, "there was no rollback"
+    return step - state.last_reflex_step < _REPEAT_AFTER_STEPS[state.fault_repeats]
+
+
+def _fault_repeats(state: State, step: int) -> int:
+    if is_back_at_once(state, step):
+        return state.fault_repeats + 1
+    return 0 if fault_attempt(state, step) == 1 else state.fault_repeats
 
 
 def _intervention(state: State, intended: ActionIntended, step: int, checkpoint: Checkpoint | None) -> Intervention:
@@ -293,6 +371,7 @@ def _intervention(state: State, intended: ActionIntended, step: int, checkpoint:
         recipe_before=checkpoint.recipe if checkpoint else state.recipe,
         expectation=intended.expectation,
         objective_before=checkpoint.objective if checkpoint else state.objective,
+        objective_left=state.objective if checkpoint else None,
         is_complete=isinstance(intended.action, Stop),
     )
 
@@ -321,7 +400,9 @@ def _measured(state: State, record: InterventionMeasured) -> State:
         is_complete=record.is_complete,
         met=record.met,
     )
-    return replace(state, interventions=(*state.interventions[:-1], measured))
+    is_kept = record.is_complete and measured.is_by_manager and (record.gain or 0.0) > 0
+    failures = 0 if is_kept else state.taken_back_in_a_row
+    return replace(state, interventions=(*state.interventions[:-1], measured), taken_back_in_a_row=failures)
 
 
 def _read_back(state: State, record: ReadBackRecorded) -> State:

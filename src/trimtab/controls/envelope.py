@@ -63,6 +63,7 @@ class Authority:
         reflex_rollbacks: Rollbacks of the reflex, >= 0; it then stops the run instead of looping.
         controls_per_intervention: Controls changed together, 1 to 3.
         may_stop: Whether a manager may ask the training loop to end.
+        stop_patience: Evaluations without a better objective before it may, >= 0.
         shadow: Whether the manager's proposals are judged and recorded, but never applied. The reflex is not concerned.
     """
 
@@ -71,10 +72,11 @@ class Authority:
     reflex_rollbacks: int = 6
     controls_per_intervention: int = 3
     may_stop: bool = True
+    stop_patience: int = 2
     shadow: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("interventions", "rollbacks", "reflex_rollbacks"):
+        for name in ("interventions", "rollbacks", "reflex_rollbacks", "stop_patience"):
             require_range(f"authority.{name}", getattr(self, name), 0, 1_000_000)
         require_range("authority.controls_per_intervention", self.controls_per_intervention, 1, 3)
 

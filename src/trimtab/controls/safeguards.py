@@ -8,7 +8,7 @@ from typing import Literal
 
 from trimtab.errors import UsageError
 
-CanaryMode = Literal["off", "veto", "win"]
+CanaryMode = Literal["none", "veto", "win"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Guard:
         armed: Whether the guard acts.
         tolerance: Loss of the objective that is borne, as a share of its size before the intervention, in [0, 1].
         noise_factor: Loss that is borne, as a multiple of the standard deviation of the objective's noise, >= 0.
+        baseline_evaluations: Evaluations before a manager is asked for the first time, >= 1: without a pace of the run's own,
+            harm that only slows it would not show.
         failures: Interventions taken back in a row after which the manager is not asked again, >= 1.
         hold_evaluations: Evaluations for which a control that was taken back may not be changed; doubled with each failure
             in a row, >= 0.
@@ -56,12 +58,14 @@ class Guard:
     armed: bool = True
     tolerance: float = 0.02
     noise_factor: float = 3.0
+    baseline_evaluations: int = 3
     failures: int = 3
     hold_evaluations: int = 2
 
     def __post_init__(self) -> None:
         _require_number("guard.tolerance", self.tolerance, 0.0, 1.0)
         _require_number("guard.noise_factor", self.noise_factor, 0.0, 1e6)
+        require_range("guard.baseline_evaluations", self.baseline_evaluations, 1, 1_000_000)
         require_range("guard.failures", self.failures, 1, 1000)
         require_range("guard.hold_evaluations", self.hold_evaluations, 0, 1_000_000)
 
@@ -74,22 +78,22 @@ class Canary:
     ``decay_steps``, since a plain short trial always prefers a lower rate (Wu et al. 2018).
 
     Args:
-        mode: ``off``; ``win``: only what was measured to be better is applied; ``veto``: all but what was measured to be worse.
+        mode: ``none``; ``win``: only what was measured to be better is applied; ``veto``: all but what was worse.
         steps: Steps of an arm that count if it wins, >= 1.
         decay_steps: Steps over which an arm's rate then decays, which never count, >= 0.
         budget: Share of the run's steps that trials may cost, in (0, 1]; a trial waits until that covers it.
         margin: How much better, or worse, an arm must be to count as that: a share of the objective's size, in [0, 1].
     """
 
-    mode: CanaryMode = "off"
+    mode: CanaryMode = "none"
     steps: int = 60
     decay_steps: int = 20
     budget: float = 0.15
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.mode not in ("off", "veto", "win"):
-            raise UsageError("canary.mode is unknown", received=self.mode, allowed="off, veto or win")
+        if self.mode not in ("none", "veto", "win"):
+            raise UsageError("canary.mode is unknown", received=self.mode, allowed="none, veto or win")
         require_range("canary.steps", self.steps, 1, 10_000_000)
         require_range("canary.decay_steps", self.decay_steps, 0, 10_000_000)
         if not 0 < self.budget <= 1:

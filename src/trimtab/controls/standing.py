@@ -47,6 +47,10 @@ class Standing:
         interventions_used: Interventions of the manager so far.
         rollbacks_used: Of these, those that rolled back.
         reflex_rollbacks_used: Rollbacks of the reflex so far.
+        objective: The newest objective on this course; None if none is known.
+        evaluations_since_best: Evaluations on this course since its best one; None if there was none.
+        held_until: Pairs of a control whose change was taken back and the step from which it may be changed again.
+        is_held: Whether too many interventions in a row were taken back, so that no more are made.
         version: Count of all applied actions; an answer to an older version is stale.
         checkpoints: Those that can be rolled back to, oldest first.
         can_skip: Whether the run's loader can skip batches.
@@ -64,6 +68,10 @@ class Standing:
     checkpoints: tuple[Checkpoint, ...]
     can_skip: bool
     values_seen: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    objective: float | None = None
+    evaluations_since_best: int | None = None
+    held_until: tuple[tuple[str, int], ...] = ()
+    is_held: bool = False
 
     def checkpoint(self, id: str) -> Checkpoint | None:
         """Return the checkpoint of that id, or None."""
@@ -81,10 +89,9 @@ class Standing:
 
     def dwell_left(self, control: Control) -> int:
         """Return for how many more steps the control's present value must stand; 0 if it may change."""
-        changed = dict(self.changed_at).get(control.name)
-        if changed is None:
-            return 0
-        return max(0, changed + control.dwell_steps - self.step)
+        changed, held = dict(self.changed_at).get(control.name), dict(self.held_until).get(control.name, 0)
+        free = held if changed is None else max(held, changed + control.dwell_steps)
+        return max(0, free - self.step)
 
     def may_take(self, control: Control, value: float) -> bool:
         """Return whether the control may take ``value`` within its budget of distinct values."""
@@ -93,9 +100,22 @@ class Standing:
         seen = dict(self.values_seen).get(control.name, (self.initial[control.name],))
         return value in seen or len(seen) < control.max_values
 
+    def is_worth_going_back_to(self, envelope: Envelope, checkpoint: Checkpoint) -> bool:
+        """Return whether a checkpoint is no worse than the present course: else a rollback only loses progress."""
+        now = self.objective
+        if checkpoint.score is None:
+            return False
+        return now is None or not math.isfinite(now) or not envelope.objective.better(now, checkpoint.score)
+
+    def may_stop(self, envelope: Envelope) -> bool:
+        """Return whether a manager may ask the loop to end: there is a result, and it has not got better for a while."""
+        since = self.evaluations_since_best
+        is_patient = since is None or since >= envelope.authority.stop_patience
+        return envelope.authority.may_stop and is_patient and self.best_checkpoint(envelope) is not None
+
     def interventions_left(self, envelope: Envelope) -> int:
         """Return how many interventions the authority budget still allows."""
-        return max(0, envelope.authority.interventions - self.interventions_used)
+        return 0 if self.is_held else max(0, envelope.authority.interventions - self.interventions_used)
 
     def rollbacks_left(self, envelope: Envelope) -> int:
         """Return how many rollbacks a manager may still order."""

@@ -23,19 +23,21 @@ class Intervention:
 
     Args:
         number: From 1.
-        source: Who proposed it: a manager's name or ``reflex``.
+        source: Who proposed it: a manager's name, ``reflex``, ``guard`` or ``schedule``.
         step: Step after which it was applied.
         action: What was done.
         symptoms: Names of the symptoms it answered.
         reason: Why it was proposed.
         recipe_before: The recipe in force just before it.
-        expectation: What was expected; None for the reflex.
+        expectation: What was expected; None but for a manager's.
         objective_before: Objective of the state it started from; None if never evaluated.
         objective_after: Best objective measured since, over at most the measured evaluations.
         gain: How much better that is than before; None while nothing was measured.
         evaluations_measured: Evaluations seen since.
         is_complete: Whether measuring has ended.
         met: Whether the expectation was met; None while not known.
+        objective_left: The newest objective of the course that it left, if it rolled back; None otherwise.
+        taken_back: Whether the guard took it back, since it did harm.
     """
 
     number: int
@@ -52,6 +54,13 @@ class Intervention:
     evaluations_measured: int = 0
     is_complete: bool = False
     met: bool | None = None
+    objective_left: float | None = None
+    taken_back: bool = False
+
+    @property
+    def is_by_manager(self) -> bool:
+        """Whether a manager proposed it."""
+        return self.source not in ("reflex", "guard", "schedule")
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def build_surface(envelope: Envelope, standing: Standing) -> Surface:
                 adjustable=adjustable_from(envelope, standing, checkpoint.recipe),
             )
             for checkpoint in standing.checkpoints
-            if checkpoint.score is not None
+            if checkpoint.score is not None and standing.is_worth_going_back_to(envelope, checkpoint)
         )
         if standing.rollbacks_left(envelope)
         else ()
@@ -90,7 +90,7 @@ def build_surface(envelope: Envelope, standing: Standing) -> Surface:
         rollbacks=rollbacks,
         max_controls=envelope.authority.controls_per_intervention,
         max_skip=envelope.reflex.skip_batches if standing.can_skip else 0,
-        may_stop=envelope.authority.may_stop and best is not None,
+        may_stop=standing.may_stop(envelope),
     )
 
 

@@ -17,6 +17,7 @@ from trimtab.telemetry.window import Window
 
 SymptomName = Literal[
     "non_finite",
+    "state_damaged",
     "loss_spike",
     "divergence",
     "plateau",
@@ -39,6 +40,9 @@ SymptomName = Literal[
 ]
 Severity = Literal["notice", "warning", "critical"]
 
+STATE_DAMAGED: Final = "state_damaged"
+# Evidence of a critical symptom: the step from which on the loss shows it. What was saved since is not to be gone back to.
+SINCE_STEP: Final = "since_step"
 _USUAL_ROLES: Final = Roles()
 _NO_CONTROLS: Final = Recipe(())
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 
-from trimtab.diagnosis.base import Evidence, Symptom, View
+from trimtab.diagnosis.base import SINCE_STEP, Evidence, Symptom, View
+from trimtab.diagnosis.progress import is_reinforcement
 from trimtab.telemetry.signal import LOSS
+from trimtab.telemetry.window import Window
 
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Finds a loss that stays above its best level by both a relative and a noise margin.
+    """Finds a loss that stays above its best level by both a relative and a noise margin, or that has lost what was learned.
+
+    While a loss falls fast its deviations are large, and where it is large to begin with half of it is more than there was to
+    learn: then either margin is wider than all of the way that the loss has come. So a loss that is back at the level the run
+    began with counts too, if that way was well above the noise.
 
     Args:
         relative: Margin as a fraction of the best level's magnitude.
@@ -19,6 +25,9 @@ class Divergence:
         patience_steps: Losses in a row that must be above the margin.
         settling_steps: Steps after a change of the recipe for which only a loss above the level the
             run began with counts.
+        lost: Share of the way from the level the run began with to its best that counts as all of it.
+        least_way: Least length of that way, as a fraction of where it began.
+        least_deviations: Least length of that way, in mean absolute deviations, as they were at the best level.
 
     References:
         Cohen et al. (2021), "Gradient Descent on Neural Networks Typically Occurs at the Edge of
@@ -29,6 +38,9 @@ class Divergence:
     deviations: float = 8.0
     patience_steps: int = 5
     settling_steps: int = 300
+    lost: float = 0.9
+    least_way: float = 0.2
+    least_deviations: float = 4.0
 
     def detect(self, view: View) -> Symptom | None:
         """Return a critical symptom if the loss has diverged."""
@@ -36,15 +48,13 @@ class Divergence:
         if window is None or window.settled < 20:
             return None
         level = window.lowest_fast
-        margin = max(self.relative * abs(level), self.deviations * window.calm_deviation)
-        if window.settled < min(window.count, self.settling_steps):
-            # The recipe was changed: stronger regularization may undo what was memorized, but not more than all of it.
-            margin = max(margin, window.initial - level)
+        margin = self._margin(window, is_loss=not is_reinforcement(view))
         if window.fast <= level + margin:
             return None
         newest = [value for _, value in islice(reversed(window.points), self.patience_steps)]
         if min(newest) <= level + margin:
             return None
+        above = [step for step, _ in takewhile(lambda point: point[1] > level + margin, reversed(window.points))]
         return Symptom(
             "divergence",
             "critical",
@@ -54,6 +64,16 @@ class Divergence:
                 Evidence("loss", newest[0]),
                 Evidence("lowest_average_loss", level),
                 Evidence("margin", margin),
-                Evidence("steps_above", float(len(newest))),
+                Evidence("steps_above", float(len(above))),
+                Evidence(SINCE_STEP, float(above[-1])),
             ),
         )
+
+    def _margin(self, window: Window, *, is_loss: bool) -> float:
+        margin = max(self.relative * abs(window.lowest_fast), self.deviations * window.calm_deviation)
+        way = window.initial - window.lowest_fast
+        if window.settled < min(window.count, self.settling_steps):
+            # The recipe was changed: stronger regularization may undo what was memorized, but not more than all of it.
+            return max(margin, way)
+        least = max(self.least_way * abs(window.initial), self.least_deviations * window.calm_deviation)
+        return min(margin, self.lost * way) if is_loss and way > least else margin

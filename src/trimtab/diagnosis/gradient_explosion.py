@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
+from typing import Final
 
 from trimtab.diagnosis.base import Evidence, Symptom, View
 from trimtab.diagnosis.progress import newest_values
 from trimtab.telemetry.signal import GRAD_NORM
+
+_SHOCK: Final = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +70,14 @@ class GradientExplosion:
                 Evidence("among_steps", float(self.among)),
             ),
         )
+
+
+def is_shock(view: View) -> bool:
+    """Return whether the newest gradient norm is so far above its level that it may have ruined the optimizer's state.
+
+    Whether it has, is for the state to say: clipping, or the optimizer itself, absorbs most. O(1).
+    """
+    window = view.window(GRAD_NORM)
+    if window is None or window.settled < 20 or window.points[-1][0] != view.step:
+        return False
+    return window.points[-1][1] > _SHOCK * window.slow > 0

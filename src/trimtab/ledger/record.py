@@ -32,6 +32,8 @@ NOTICED_AT_RESUME: Final = (
     "what was measured behind the resumed state cannot be given up",
 )
 
+Arm = Literal["no_action", "candidate"]
+TrialOutcome = Literal["won", "lost", "abandoned"]
 Answerer = Literal["manager", "rules"]
 Isolation = Literal["process", "thread", "outside", "nowhere"]  # nowhere: there is nobody to ask
 
@@ -240,7 +242,7 @@ class AnswerDropped:
 
 @dataclass(frozen=True, slots=True)
 class VerdictGiven:
-    """The verifier judged an action; ``question`` is 0 for the reflex and the schedule."""
+    """The verifier judged an action; ``question`` is 0 unless it is a manager's."""
 
     step: int
     question: int
@@ -252,19 +254,104 @@ class VerdictGiven:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialBegan:
+    """The state was forked to try a verified action against no_action; the arm of no_action comes first.
+
+    Args:
+        step: Step after which it was forked.
+        trial: Number of the trial, from 1.
+        question: The question that the action answers.
+        action: What is tried.
+        recipe: The recipe that the action leads to.
+        symptoms: Names of the symptoms it answers.
+        reason: Why it was proposed.
+        expectation: What is expected of it.
+    """
+
+    step: int
+    trial: int
+    question: int
+    action: Action
+    recipe: Recipe
+    symptoms: tuple[str, ...]
+    reason: str
+    expectation: Expectation | None
+    kind: Literal["trial_began"] = "trial_began"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialMoved:
+    """A trial goes on with another arm, or with the decay of one.
+
+    Args:
+        step: Step after which it does.
+        trial: Its number.
+        arm: The arm from here on.
+        is_decaying: Whether its rate decays now, before it is evaluated.
+        recipe: The recipe in force, read from the live objects.
+        went_back: Whether the state went back for it, to the fork or to the end of the arm.
+    """
+
+    step: int
+    trial: int
+    arm: Arm
+    is_decaying: bool
+    recipe: Recipe
+    went_back: bool
+    kind: Literal["trial_moved"] = "trial_moved"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialMeasured:
+    """An arm was evaluated at the end of its decay; ``objective`` is not one of the run's own."""
+
+    step: int
+    trial: int
+    arm: Arm
+    objective: float
+    kind: Literal["trial_measured"] = "trial_measured"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """A trial is over.
+
+    Args:
+        step: Step after which the run goes on by itself.
+        trial: Its number.
+        outcome: ``won``: the run goes on from the candidate; ``lost`` and ``abandoned``: as if there had been no trial.
+        reason: What was compared, or why it was not.
+        spent: Steps that it cost.
+        recipe: The recipe in force, read from the live objects.
+        went_back: Whether the state went back to the end of the arm of no_action.
+    """
+
+    step: int
+    trial: int
+    outcome: TrialOutcome
+    reason: str
+    spent: int
+    recipe: Recipe
+    went_back: bool
+    kind: Literal["trial_ended"] = "trial_ended"
+
+
+@dataclass(frozen=True, slots=True)
 class ActionIntended:
     """An action is about to be carried out; durable before anything is touched.
 
     Args:
         step: Step after which it is carried out.
         intervention: Its number, from 1.
-        source: A manager, the reflex, or the schedule.
+        source: A manager, the reflex, the guard, or the schedule.
         action: What is to be done.
         recipe: The recipe to be in force afterwards.
         symptoms: Names of the symptoms it answers.
         reason: Why it was proposed.
-        expectation: What is expected of it; None for the reflex and the schedule.
+        expectation: What is expected of it; None but for a manager's.
         then_skip_batches: Batches the reflex will skip next, 0 for none.
+        takes_back: Number of the first of the interventions that the guard takes back with it, 0 for none.
+        trial: Number of the trial that it won, 0 for none: then it is carried out by going on from the candidate's arm.
     """
 
     step: int
@@ -276,6 +363,8 @@ class ActionIntended:
     reason: str
     expectation: Expectation | None
     then_skip_batches: int = 0
+    takes_back: int = 0
+    trial: int = 0
     kind: Literal["action_intended"] = "action_intended"
 
 
@@ -344,6 +433,30 @@ class InterventionMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class HarmFound:
+    """The guard found that an intervention did harm; it is taken back after the next step.
+
+    Args:
+        step: Step of the evaluation that shows it.
+        intervention: Its number; of several that are watched together, the first one's.
+        objective: What was evaluated.
+        gain: How much better that is than before the intervention; negative if worse.
+        expected: The gain that the run's recent pace would have brought without it.
+        tolerance: The shortfall that is borne, in the unit of the objective.
+        is_worse: Whether the state is worse than before, so that the weights go back too.
+    """
+
+    step: int
+    intervention: int
+    objective: float
+    gain: float
+    expected: float
+    tolerance: float
+    is_worse: bool
+    kind: Literal["harm_found"] = "harm_found"
+
+
+@dataclass(frozen=True, slots=True)
 class ProblemNoticed:
     """Something went wrong beside the training; the recipe is held, training goes on."""
 
@@ -374,14 +487,29 @@ Record = (
     | ManagerFailed
     | AnswerDropped
     | VerdictGiven
+    | TrialBegan
+    | TrialMoved
+    | TrialMeasured
+    | TrialEnded
     | ActionIntended
     | ActionApplied
     | ActionFailed
     | ReadBackRecorded
     | InterventionMeasured
+    | HarmFound
     | ProblemNoticed
     | RunEnded
 )
 
 # On disk before the run goes on: what was intended, and what became of it.
-DURABLE: Final = (RunStarted, RunResumed, CheckpointSaved, ActionIntended, ActionApplied, ActionFailed, RunEnded)
+DURABLE: Final = (
+    RunStarted,
+    RunResumed,
+    CheckpointSaved,
+    TrialBegan,
+    TrialEnded,
+    ActionIntended,
+    ActionApplied,
+    ActionFailed,
+    RunEnded,
+)

@@ -15,12 +15,14 @@ from trimtab.actuation.binding import ReadBack
 from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Expectation
 from trimtab.diagnosis.base import Symptom
-from trimtab.ledger.record import RAISED, Answerer, Origin
+from trimtab.ledger.record import RAISED, Answerer, Origin, TrialOutcome
 from trimtab.verification.verdict import Rejection, Source
 
 # What became of a decision. `open` is one whose end is not in the ledger (yet), `unanswered` one that was open when the
-# run ended, `shadow` one that was accepted in a run that applies nothing.
-Ending = Literal["applied", "shadow", "no_action", "rejected", "manager_failed", "dropped", "failed", "unanswered", "open"]
+# run ended, `shadow` one that was accepted in a run that applies nothing, `not_better` one that was tried and not applied.
+Ending = Literal[
+    "applied", "shadow", "not_better", "no_action", "rejected", "manager_failed", "dropped", "failed", "unanswered", "open"
+]
 Status = Literal["ended", "stopped", "cut off", "not ended"]
 
 
@@ -87,6 +89,7 @@ class Outcome:
         num_evaluations: Evaluations counted.
         is_complete: Whether measuring has ended.
         met: Whether the expectation was met; None while open, and without one.
+        taken_back: Whether the guard took it back.
     """
 
     objective_before: float | None
@@ -96,11 +99,31 @@ class Outcome:
     num_evaluations: int
     is_complete: bool
     met: bool | None
+    taken_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The trial of a proposal.
+
+    Args:
+        began: Step after which the state was forked.
+        ended: Step after which the run went on by itself; None while the trial is under way.
+        outcome: How it ended; None while it is under way.
+        reason: What was compared, or why nothing was.
+        spent: Steps that it cost.
+    """
+
+    began: int
+    ended: int | None = None
+    outcome: TrialOutcome | None = None
+    reason: str = ""
+    spent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One question to the manager, or one act of the reflex or the schedule, from its cause to its outcome.
+    """One question to the manager, or one act of the reflex, the guard or the schedule, from its cause to its outcome.
 
     Args:
         number: From 1, in the order they began.
@@ -119,6 +142,7 @@ class Decision:
         outcome: What it brought; None while not measured.
         ending: What became of it.
         detail: Why nothing happened, or what went wrong; empty if there is nothing to say.
+        tried: Its trial; None if it was not tried.
     """
 
     number: int
@@ -136,6 +160,7 @@ class Decision:
     outcome: Outcome | None = None
     ending: Ending = "open"
     detail: str = ""
+    tried: Tried | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision as JSON-ready values."""
@@ -189,6 +214,9 @@ class RunSummary:
         versions: Packages and their versions.
         resumed_after: Steps that other processes went on from.
         origin: Whose course it follows; None for its own.
+        trials: Trials of proposals.
+        trials_won: Of these, those after which the proposal was applied.
+        trial_steps: Steps that they cost.
     """
 
     run: str
@@ -215,6 +243,9 @@ class RunSummary:
     versions: Mapping[str, str]
     resumed_after: tuple[int, ...]
     origin: Origin | None
+    trials: int = 0
+    trials_won: int = 0
+    trial_steps: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON-ready values."""

@@ -52,7 +52,7 @@ class Table:
 
 DECISIONS: Final = (
     Column("decision", "whole", "its number, from 1"),
-    Column("source", "text", "who decided: manager, reflex or schedule"),
+    Column("source", "text", "who decided: manager, reflex, guard or schedule"),
     Column("question", "whole", "number of the question to the manager; empty for the others"),
     Column("step", "whole", "optimizer step after which it was asked or judged"),
     Column("symptoms", "text", "names of what was found, separated by spaces"),
@@ -75,7 +75,7 @@ DECISIONS: Final = (
 INTERVENTIONS: Final = (
     Column("intervention", "whole", "its number, from 1"),
     Column("decision", "whole", "number of the decision behind it"),
-    Column("source", "text", "who decided: manager, reflex or schedule"),
+    Column("source", "text", "who decided: manager, reflex, guard or schedule"),
     Column("step", "whole", "optimizer step after which it was applied"),
     Column("lineage_step", "whole", "steps that the weights had been through then; empty if a rollback has left its course"),
     Column("kind", "text", "kind of the action"),

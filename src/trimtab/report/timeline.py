@@ -32,6 +32,8 @@ from trimtab.ledger.record import (
     RunResumed,
     RunStarted,
     SymptomObserved,
+    TrialBegan,
+    TrialEnded,
     VerdictGiven,
 )
 from trimtab.report.account import (
@@ -45,6 +47,7 @@ from trimtab.report.account import (
     RunSummary,
     Status,
     Timeline,
+    Tried,
     is_raised,
 )
 
@@ -77,6 +80,7 @@ class _Book:
         self._by_intervention: dict[int, int] = {}
         self._reflex: int | None = None  # the reflex's act that still looks for an action
         self._judged = 0  # the decision of the newest verdict: an intent belongs to it
+        self._tried = 0  # the decision of the newest trial
         self._symptoms: dict[str, Symptom] = {}
         self._evaluations: list[Point] = []
         self._problems: list[Problem] = []
@@ -104,8 +108,22 @@ class _Book:
                 self._enter_answer(record)
             case VerdictGiven():
                 self._enter_verdict(record)
+            case TrialBegan() | TrialEnded():
+                self._enter_trial(record)
             case _:
                 self._enter_action(record, before)
+
+    def _enter_trial(self, record: TrialBegan | TrialEnded) -> None:
+        if isinstance(record, TrialBegan):
+            self._tried = self._by_question.get(record.question, self._judged)
+            self._judged = self._tried
+            self._update(self._tried, tried=Tried(record.step))
+            return
+        decision = self._decisions[self._tried]
+        if decision.tried is not None:
+            tried = replace(decision.tried, ended=record.step, outcome=record.outcome, reason=record.reason, spent=record.spent)
+            ending = decision.ending if record.outcome == "won" or decision.ending == "failed" else "not_better"
+            self._update(self._tried, tried=tried, ending=ending)
 
     def _enter_answer(self, record: ManagerAsked | ProposalReceived | ManagerFailed | AnswerDropped) -> None:
         if isinstance(record, ManagerAsked):
@@ -142,28 +160,29 @@ class _Book:
             self._update(place, verdicts=verdicts, ending="rejected", detail="; ".join(r.detail for r in record.reasons))
         elif isinstance(record.action, NoAction):
             self._update(place, verdicts=verdicts, ending="no_action", detail=self._reason(place))
-        elif record.source != "reflex" and self._is_shadow:
+        elif record.source in ("manager", "schedule") and self._is_shadow:
             self._update(place, verdicts=verdicts, ending="shadow", detail="")
         else:
             self._update(place, verdicts=verdicts, ending="open", detail="")
 
     def _act(self, record: VerdictGiven) -> int:
-        """Return what a verdict on no manager belongs to: the reflex's act whose last choice was rejected, or a new one."""
-        is_reflex = record.source == "reflex"
-        place = self._reflex if is_reflex else None
+        """Return what a verdict on no manager belongs to: an act whose last choice was rejected, or a new one."""
+        calls_back = record.source in ("reflex", "guard")
+        place = self._reflex if calls_back else None
         if place is None or self._decisions[place].step != record.step:
             place = len(self._decisions)
             found = tuple(s for s in self._symptoms.values() if s.step == record.step and s.severity == "critical")
-            self._begin(Decision(0, record.source, None, record.step, found if is_reflex else ()))
+            self._begin(Decision(0, record.source, None, record.step, found if calls_back else ()))
         self._update(place, proposal=_unexplained(record.action))
-        if is_reflex:
+        if calls_back:
             self._reflex = None if record.accepted else place
         return place
 
     def _enter_action(self, record: Record, before: State | None) -> None:
         if isinstance(record, ActionIntended):
-            self._by_intervention[record.intervention] = self._judged
-            self._intend(self._judged, record)
+            place = self._tried if record.trial else self._judged
+            self._by_intervention[record.intervention] = place
+            self._intend(place, record)
         elif isinstance(record, (ActionApplied, ActionFailed, ReadBackRecorded)):
             place = self._by_intervention.get(record.intervention)
             if place is None:
@@ -242,6 +261,9 @@ class _Book:
             notes=started.notes,
             versions=dict(started.versions),
             resumed_after=tuple(record.step for record in self._resumed if record.origin is None),
+            trials=sum(decision.tried is not None for decision in self._decisions),
+            trials_won=sum(one.tried is not None and one.tried.outcome == "won" for one in self._decisions),
+            trial_steps=state.trial_steps,
             origin=next((record.origin for record in reversed(self._resumed) if record.origin is not None), None),
         )
         for intervention in state.interventions:
@@ -275,6 +297,7 @@ def _outcome(intervention: Intervention) -> Outcome | None:
         num_evaluations=intervention.evaluations_measured,
         is_complete=intervention.is_complete,
         met=intervention.met,
+        taken_back=intervention.taken_back,
     )
 
 

@@ -13,6 +13,7 @@ from trimtab.report.account import Ending
 ENDINGS: Final[dict[Ending, str]] = {
     "applied": "applied",
     "shadow": "would have been applied",
+    "not_better": "tried, and not applied",
     "no_action": "no action",
     "rejected": "rejected",
     "manager_failed": "no answer",

@@ -33,7 +33,7 @@ class Announcer:
         """Log ``record`` if it calls for attention."""
         match record:
             case ActionIntended():
-                is_calm = record.source != "reflex" and not isinstance(record.action, Stop)
+                is_calm = record.source not in ("reflex", "guard") and not isinstance(record.action, Stop)
                 level = logging.INFO if is_calm else logging.WARNING
                 LOG.log(level, "step %d: %s: %s (%s)", record.step, record.source, describe(record.action), record.reason)
             case ActionFailed():

@@ -10,14 +10,15 @@ Rules:
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from trimtab.actuation.binding import Binding, StateStore
-from trimtab.actuation.enact import enact, write_recipe
-from trimtab.controller.effect import Append, Ask, DeleteCheckpoint, Effect, Enact
+from trimtab.actuation.binding import Binding, RateDecay, StateStore
+from trimtab.actuation.enact import enact, read_recipe, write_recipe
+from trimtab.controller.effect import Append, Ask, Decay, DeleteCheckpoint, Effect, Enact, Shift
 from trimtab.controller.event import (
     CheckpointWritten,
     EnactmentDone,
@@ -27,24 +28,32 @@ from trimtab.controller.event import (
     ReadBackTaken,
     RunBegan,
     RunWentOn,
+    Shifted,
+    ShiftFailed,
+    SymptomRaised,
 )
 from trimtab.controller.state import State
 from trimtab.controller.step import step as control
 from trimtab.controls.bounds import Bounds
+from trimtab.controls.catalogue import base_name
+from trimtab.controls.entries import LEARNING_RATE
 from trimtab.controls.recipe import Recipe
 from trimtab.decision.action import checkpoint_of
-from trimtab.errors import CheckpointError, TrimtabError
+from trimtab.errors import ActuationError, CheckpointError, TrimtabError
 from trimtab.ledger.journal import Journal
-from trimtab.ledger.record import ManagerFailed, ProposalReceived
+from trimtab.ledger.record import ManagerFailed, ProposalReceived, TrialBegan, TrialEnded
 from trimtab.runtime.announce import Announcer
 from trimtab.runtime.answer import ManagerClient, Withdrawing
 from trimtab.runtime.clock import Clock
+from trimtab.runtime.forks import Forks
 from trimtab.runtime.past import Past
+from trimtab.runtime.soundness import Soundness
 from trimtab.runtime.tracking import Tracking
 from trimtab.telemetry.telemetry import Telemetry
 from trimtab.verification.verdict import VerifiedAction
 
 _READ_BACK_WITHIN_STEPS = 50
+_FOREIGN_RATE = 10.0  # times the upper bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,7 @@ class Engine:
         on_rewind: Called after the state went back to a checkpoint.
         look_around: Returns pairs of a problem and its detail: what the integration sees going wrong around the run.
         tracking: Tells the run's own tracker what is in the ledger.
+        decay: Lets the rate of a trial's arm decay; None where no trial can be.
     """
 
     def __init__(
@@ -90,6 +100,7 @@ class Engine:
         on_rewind: Callable[[], None],
         look_around: Callable[[], Iterable[tuple[str, str]]] = tuple,
         tracking: Tracking | None = None,
+        decay: RateDecay | None = None,
     ) -> None:
         self._journal = journal
         self._bindings = bindings
@@ -101,8 +112,10 @@ class Engine:
         self._on_rewind = on_rewind
         self._look_around = look_around
         self._rates_out: dict[str, _Position] = {}
+        self._soundness = Soundness()
         self._announcer = Announcer()
         self._tracking = tracking or Tracking()
+        self._forks = Forks(store, telemetry, decay)
         self._state: State | None = None
         self._unproved: _Unproved | None = None
         self._waiting: deque[Event] = deque()
@@ -166,16 +179,21 @@ class Engine:
             self._waiting.clear()
 
     def save_checkpoint(self, step: int, supervisor: Mapping[str, Any]) -> str | None:
-        """Save the state after ``step`` if it is healthy; return the checkpoint's id.
+        """Save the state after ``step`` if it is sound; return the checkpoint's id. One that is damaged calls the reflex.
 
         Args:
             step: The step.
             supervisor: What the supervisor keeps beside it, JSON-ready.
         """
         self.checkpoint_due = False
-        if not self._store.is_healthy():
+        if self.is_damaged(step):
+            return None
+        scales = self._scales()
+        if not all(map(math.isfinite, scales.values())):
             self.dispatch(ProblemFound(step, "no checkpoint", "weights or optimizer state are not finite"))
             return None
+        self._soundness.learn(step, scales)
+        self._soundness.is_suspect = False
         id = f"step-{step:08d}"
         # The checkpoint names the head of the ledger, so that head has to be on disk before it.
         self._journal.sync()
@@ -195,12 +213,45 @@ class Engine:
         self.dispatch(CheckpointWritten(step, id, state_hash))
         return id
 
+    def is_damaged(self, step: int, *, is_shocked: bool = False) -> bool:
+        """Return whether the state after ``step`` is not sound, and let the reflex answer if it is not.
+
+        Args:
+            step: The step.
+            is_shocked: Whether a gradient was far out of the ordinary: then the optimizer is looked at closely, until the
+                state was saved or went back.
+        """
+        self._soundness.is_suspect |= is_shocked
+        if not self.state.envelope.reflex.armed or self.state.is_exhausted:
+            return False
+        rates = [name for name in self._bindings if base_name(name) == LEARNING_RATE]
+        floors = {name: _FOREIGN_RATE * self.state.envelope.control(name).bounds.high for name in rates}
+        found = self._soundness.judge(step, self._scales(), floors)
+        if found is None:
+            return False
+        before, now = found.evidence[1].value, found.evidence[0].value
+        detail = f"{found.signal} came to {now:.3g} from {before:.3g} at most, and not by learning"
+        self.dispatch(ProblemFound(step, "the state is damaged", detail))
+        self.dispatch(SymptomRaised(step, found))
+        return True
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a gradient was far out of the ordinary since the state was last saved or went back."""
+        return self._soundness.is_suspect
+
+    def _scales(self) -> dict[str, float]:
+        """Return the largest magnitude of each part of the state, and the rates in effect."""
+        taken = {name: binding.took_effect() for name, binding in self._bindings.items() if base_name(name) == LEARNING_RATE}
+        return {**self._store.scales(), **{name: read.observed for name, read in taken.items() if read is not None}}
+
     def _watch(self) -> dict[str, Any]:
         """Return what is watched but not in the ledger yet, JSON-ready."""
         unproved = self._unproved
         return {
             "unproved": None if unproved is None else [unproved.intervention, unproved.applied_step, list(unproved.controls)],
             "rates_out": {name: [position.observed, position.said] for name, position in self._rates_out.items()},
+            "soundness": self._soundness.state(),
         }
 
     def _load_watch(self, saved: Mapping[str, Any]) -> None:
@@ -208,6 +259,8 @@ class Engine:
             intervention, applied_step, controls = saved["unproved"]
             self._unproved = _Unproved(intervention, applied_step, tuple(controls))
         self._rates_out = {name: _Position(observed, said) for name, (observed, said) in saved["rates_out"].items()}
+        if "soundness" in saved:  # not in checkpoints of an older version: then it is learned again
+            self._soundness.load_state(saved["soundness"])
 
     def surroundings(self) -> tuple[tuple[str, str], ...]:
         """Return pairs of a problem and its detail: what goes wrong around the run."""
@@ -268,6 +321,8 @@ class Engine:
         match effect:
             case Append():
                 self._journal.append(effect.record, self._clock.wall_seconds())
+                if isinstance(effect.record, TrialEnded):
+                    self._forks.forget()
                 self._announcer.tell(effect.record)
                 self._tracking.tell(effect.record, self.state.recipe)
                 if self._withdrawing is not None and isinstance(effect.record, (ProposalReceived, ManagerFailed)):
@@ -275,23 +330,65 @@ class Engine:
             case Ask():
                 self._manager.ask(at, effect.briefing)
             case Enact():
-                self._enact(at, effect.verified)
+                self._enact(at, effect.verified, effect.fork)
+            case Shift():
+                self._shift(at, effect)
+            case Decay():
+                self._forks.decay(effect.factor)
             case DeleteCheckpoint():
                 self._delete(at, effect.checkpoint)
 
-    def _enact(self, at: int, verified: VerifiedAction) -> None:
-        before = self.state.recipe
-        outcome = enact(verified, before, self._bindings, self._store)
+    def _shift(self, at: int, effect: Shift) -> None:
+        """Change the state for a trial; what goes wrong is reported as an event."""
+        went_back = False
+        try:
+            if effect.keep:
+                self._forks.keep(effect.keep)
+            if effect.back_to:
+                extra = self._forks.bring_back(effect.back_to)
+                went_back = True
+                self._rewind(at, None, extra)
+                recipe = self.state.recipe if effect.attempt is not None else effect.record.recipe
+                write_recipe(recipe, self._bindings, after_restore=True)
+            if effect.attempt is not None:
+                self._attempt(at, effect.attempt)
+        except TrimtabError as error:
+            self.dispatch(ShiftFailed(at, read_recipe(self._bindings), str(error)[:500], went_back))
+            return
+        record = effect.record
+        if not isinstance(record, TrialBegan):
+            record = replace(record, recipe=read_recipe(self._bindings))
+        self.dispatch(Shifted(at, record))
+
+    def _attempt(self, at: int, verified: VerifiedAction) -> None:
+        """Carry out an action in an arm of a trial.
+
+        Raises:
+            ActuationError: It failed; the state may be any.
+        """
+        outcome = enact(verified, self.state.recipe, self._bindings, self._store)
         checkpoint = checkpoint_of(verified.action)
+        if outcome.problem is not None:
+            raise ActuationError("the action could not be tried", received=outcome.problem)
         if outcome.restored is not None:
             self._rewind(at, checkpoint, outcome.restored)
+        if outcome.recipe != self._recipe_behind(checkpoint, self.state.recipe):
+            self._telemetry.rebase()
+
+    def _enact(self, at: int, verified: VerifiedAction, fork: str) -> None:
+        before = self.state.recipe
+        adopted = (lambda: self._forks.bring_back(fork)) if fork else None
+        outcome = enact(verified, before, self._bindings, self._store, adopted)
+        checkpoint = checkpoint_of(verified.action)
+        if outcome.restored is not None:
+            self._rewind(at, None if fork else checkpoint, outcome.restored)
         changed = tuple(name for name, _ in outcome.recipe.difference(before))
         if outcome.problem is not None:
             restored = None if outcome.restored is None else checkpoint
             unusable = checkpoint if outcome.checkpoint_is_unusable else None
             self.dispatch(EnactmentFailed(at, outcome.recipe, outcome.problem, restored, unusable))
             return
-        if verified.source != "reflex" and outcome.recipe != self._recipe_behind(checkpoint, before):
+        if not fork and verified.source != "reflex" and outcome.recipe != self._recipe_behind(checkpoint, before):
             # Another recipe has another level of loss: what was normal before says nothing now. Not so
             # after the reflex: a lower rate is no reason for a higher loss, and a loss that is still high
             # after its rollback must be found again, or a bad checkpoint would become the new normal.
@@ -309,6 +406,7 @@ class Engine:
     def _rewind(self, at: int, checkpoint: str | None, extra: dict[str, Any]) -> None:
         """Take the telemetry back with the state, and add the evaluation made on that very state."""
         self._telemetry.load_state(extra["telemetry"], at)
+        self._soundness.is_suspect = False
         self._on_rewind()
         self.on_restored(at)
         saved = self.state.standing(0).checkpoint(checkpoint or "")

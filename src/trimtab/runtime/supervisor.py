@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
+from trimtab.controller import canary
 from trimtab.controller.event import (
     AnswerFailed,
     AnswerReceived,
@@ -27,6 +28,7 @@ from trimtab.controller.event import (
     ScheduleReached,
     StepTaken,
     SymptomRaised,
+    TrialCutOff,
 )
 from trimtab.controller.fallback import said_late
 from trimtab.controller.following import due_after
@@ -34,6 +36,7 @@ from trimtab.controller.state import Phase, State
 from trimtab.controls.recipe import Recipe
 from trimtab.diagnosis.base import Symptom, View
 from trimtab.diagnosis.examine import EVALUATION_DETECTORS, STEP_DETECTORS, examine
+from trimtab.diagnosis.gradient_explosion import is_shock
 from trimtab.errors import CheckpointError, LedgerDamaged, UsageError
 from trimtab.ledger.hashes import HashFile
 from trimtab.ledger.record import NOTICED_AT_RESUME, RAISED, EvaluationRecorded, RunStarted
@@ -46,6 +49,7 @@ from trimtab.runtime.reading import Reader, Reading
 from trimtab.runtime.run_dir import RunDirectory
 from trimtab.telemetry.roles import Roles
 from trimtab.telemetry.signal import LOSS, LOSS_AT_EVALUATION, Kind
+from trimtab.telemetry.snapshot import Snapshot
 from trimtab.telemetry.telemetry import Telemetry
 
 _LOG: Final = logging.getLogger("trimtab")
@@ -149,7 +153,14 @@ class Supervisor:
     @property
     def evaluation_due(self) -> bool:
         """Whether the loop should evaluate now and report it with `evaluated`; true also right after some resumes."""
-        return self._step > 0 and self._step % self._every == 0 and self._evaluated_step != self._step
+        if self._evaluated_step == self._step:
+            return False
+        return canary.is_due(self.state, self._step) if self.in_trial else self._step > 0 and self._step % self._every == 0
+
+    @property
+    def in_trial(self) -> bool:
+        """Whether the present steps are those of a trial, of which one arm is kept: their logs may be left out."""
+        return not self._is_held and self._engine.state.trial is not None
 
     @property
     def should_stop(self) -> bool:
@@ -229,6 +240,7 @@ class Supervisor:
             self._close_sources,
             self._series.flush,
             self._hash_file.flush,
+            self._end_trial,
             lambda: self._engine.dispatch(ended),
             self._on_close,
         ):
@@ -293,6 +305,11 @@ class Supervisor:
         kept = {"event": self._event, "left_until_step": self._left_until_step}
         return self._engine.save_checkpoint(self._step, kept)
 
+    def _end_trial(self) -> None:
+        """Leave the loop with the run's own course, not with an arm of a trial."""
+        if self.in_trial:
+            self._engine.dispatch(TrialCutOff(self._step))
+
     def _close_sources(self) -> None:
         """Let nothing more come from the probes and the manager."""
         if self._probes is not None:
@@ -320,8 +337,7 @@ class Supervisor:
         self._deferred.clear()
         self._hear(wait_seconds=0.0)
         self._follow_schedule()
-        if self._telemetry.num_rewinds != self._num_rewinds:
-            self._num_rewinds, self._left_until_step = self._telemetry.num_rewinds, step
+        self._note_rewind()
         self._save_if_due()
         self._hash_if_due()
         if step == self._every * _UNREPORTED_AFTER and self._engine.state.num_evaluations == 0:
@@ -361,8 +377,12 @@ class Supervisor:
             self._take_late(reading)
             return
         self._record(reading.step, self._known(reading, reading.values, "step"))
-        for symptom in examine(self._view(reading.step), STEP_DETECTORS):
+        version, view = self._engine.state.version, self._view(reading.step)
+        for symptom in examine(view, STEP_DETECTORS):
             self._engine.dispatch(SymptomRaised(self._step, symptom))
+        is_shocked = is_shock(view)
+        if (is_shocked or self._engine.is_suspect) and self._engine.state.version == version:
+            self._engine.is_damaged(self._step, is_shocked=is_shocked)
 
     def _view(self, step: int) -> View:
         return View(step, self._telemetry, self._objective, self._roles, self._engine.state.recipe, self._every)
@@ -370,12 +390,23 @@ class Supervisor:
     def _save_if_due(self) -> None:
         self._checkpoint = None
         if self._is_checkpoint_due():
+            version = self._engine.state.version
             self._checkpoint = self._save()
+            if self._checkpoint is None and self._engine.state.version != version:
+                self._note_rewind()
+                self._checkpoint = self._save()  # the state was damaged, and the reflex has taken it back
             for problem, detail in (*self._engine.foreign_hands(), *self._engine.surroundings()):
                 self._notice(problem, detail)
 
     def _is_checkpoint_due(self) -> bool:
+        if self.in_trial:
+            return False
         return self._step == 1 or self._step % self._every == 0 or self._engine.checkpoint_due
+
+    def _note_rewind(self) -> None:
+        """Remember that what was measured until now belongs to a course that was left, if the state went back."""
+        if self._telemetry.num_rewinds != self._num_rewinds:
+            self._num_rewinds, self._left_until_step = self._telemetry.num_rewinds, self._step
 
     def _hash_if_due(self) -> None:
         if self._hash_every and self._step % self._hash_every == 0:
@@ -402,12 +433,15 @@ class Supervisor:
             reported = ", ".join(given) or "nothing"
             self._notice("the objective is missing from an evaluation", f"expected {name!r}; reported: {reported}")
             return
-        if self._checkpoint is None:
+        if self._checkpoint is None and not self.in_trial:
             self._notice(
                 "an evaluation without a checkpoint",
                 "nothing can be rolled back to it: evaluate when supervisor.evaluation_due, or set evaluate_every_steps",
             )
         self._evaluated_step = step
+        if self.in_trial:  # an arm's, or one that the loop makes by its own count: none of the run's own
+            self._engine.dispatch(EvaluationReported(step, reading.values[name], (), None, Snapshot(step, ()), ()))
+            return
         known = self._known(reading, {**reading.values, **self._loss_now()}, "evaluation")
         values = {name: value for name, value in known.items() if name in reading.values}
         self._record(step, values)
@@ -458,7 +492,9 @@ class Supervisor:
             elif outcome is not None:
                 failed = AnswerFailed(self._step, outcome.question, outcome.problem, outcome.detail, outcome.consultation)
                 self._engine.dispatch(failed)
-        if self._engine.state.question is not None and not wait_seconds:
+        state = self._engine.state
+        is_waiting = state.question is not None or state.harm is not None or state.trial is not None
+        if is_waiting and not wait_seconds:
             self._engine.dispatch(StepTaken(self._step))
 
     def _follow_schedule(self) -> None:

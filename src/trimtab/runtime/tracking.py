@@ -29,6 +29,7 @@ from trimtab.ledger.record import (
     ActionFailed,
     ActionIntended,
     EvaluationRecorded,
+    HarmFound,
     InterventionMeasured,
     ManagerFailed,
     ProblemNoticed,
@@ -242,9 +243,9 @@ class _Teller:
         if is_known and intended and checkpoint_of(intended.action) is not None:
             counts |= self._count("rollbacks")
         why = f" ({intended.reason})" if is_known and intended else ""
-        by_reflex = is_known and intended is not None and intended.source == "reflex"
+        by_itself = is_known and intended is not None and intended.source in ("reflex", "guard")
         words = f"intervention {record.intervention}: {action}{why}"
-        yield self._tell(record.step, "intervention", words, values | counts, is_warning=by_reflex)
+        yield self._tell(record.step, "intervention", words, values | counts, is_warning=by_itself)
 
     def _noted(self, record: Record) -> Iterator[Told]:
         match record:
@@ -259,6 +260,9 @@ class _Teller:
                 verdict = "accepted" if record.accepted else f"rejected: {against}"
                 words = f"{record.source}: {describe(record.action)}: {verdict}"
                 yield self._tell(record.step, "verdict", words, self._count("accepted" if record.accepted else "rejected"))
+            case HarmFound():
+                words = f"intervention {record.intervention} did harm: gain {record.gain:+.4g}, expected {record.expected:+.4g}"
+                yield self._tell(record.step, "outcome", words, {}, is_warning=True)
             case InterventionMeasured():
                 words = f"intervention {record.intervention}: objective {record.objective_after:.6g}"
                 words += "" if record.gain is None else f", gain {record.gain:+.4g}"

@@ -21,7 +21,7 @@ class Case:
 
     Args:
         action: The proposed action.
-        source: A manager, the reflex, or the schedule that the user gave in a manager's place.
+        source: A manager, the reflex, the guard, or the schedule that the user gave in a manager's place.
         envelope: What the user allows.
         standing: Where the run stands now, at the time of application.
         asked_step: Step after which the question was asked; the present step for the reflex.
@@ -47,7 +47,8 @@ class Case:
         """Return the recipe after the action, with a learning rate that is taken along."""
         base = self.base_recipe()
         changes = [(change.control, change.value) for change in changes_of(self.action)]
-        rate = coupled_rate(self.envelope, base, changes)
+        # What the guard brings back, a rate that was taken along included, it names.
+        rate = None if self.source == "guard" else coupled_rate(self.envelope, base, changes)
         return base.replace(changes if rate is None else [*changes, (LEARNING_RATE, rate)])
 
     def known_changes(self) -> list[tuple[Control, Change]]:

@@ -12,7 +12,7 @@ from trimtab.controls.recipe import Recipe
 from trimtab.decision.action import Action
 from trimtab.errors import UsageError
 
-Source = Literal["manager", "reflex", "schedule"]
+Source = Literal["manager", "reflex", "schedule", "guard"]
 
 _KEY: Final = object()
 

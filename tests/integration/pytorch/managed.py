@@ -11,7 +11,7 @@ import torch
 
 import trimtab
 from trimtab.controls.envelope import Authority, Deliberation, Envelope, Objective
-from trimtab.controls.safeguards import Reflex
+from trimtab.controls.safeguards import Guard, Reflex
 from trimtab.decision.action import Action, Adjust, Change
 from trimtab.decision.briefing import Briefing
 from trimtab.decision.proposal import Expectation, Proposal
@@ -57,6 +57,7 @@ def boundary(controls: tuple[Any, ...] = CONTROLS, **changes: Any) -> Envelope:
         "authority": Authority(interventions=1000, rollbacks=1000),
         "deliberation": Deliberation(mode="boundary", deadline_seconds=20.0),
         "reflex": Reflex(),
+        "guard": Guard(armed=False),  # the script decides
     }
     return Envelope(Objective("val/loss", "minimize"), controls, **(known | changes))
 
@@ -72,9 +73,8 @@ def problems(run: Supervisor | Path) -> list[str]:
 
 
 def a_value() -> Callable[[], float]:
-    """Return an evaluation that draws random numbers, as a careless one does, and improves slowly."""
-    count = iter(range(1, 10_000))
-    return lambda: 5.0 - 0.01 * next(count) + 0.0 * float(torch.rand(()))
+    """Return an evaluation that draws random numbers, as a careless one does, and gets no better: so one may go back."""
+    return lambda: 5.0 + 0.0 * float(torch.rand(()))
 
 
 @dataclasses.dataclass

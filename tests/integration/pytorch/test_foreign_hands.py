@@ -27,11 +27,11 @@ def test_a_rate_that_the_loop_takes_out_of_its_bounds_is_noticed(tmp_path: Path)
 
     def meddle(step: int) -> None:
         if step >= 25:
-            workload.optimizer.param_groups[0]["lr"] = 50.0
+            workload.optimizer.param_groups[0]["lr"] = 5.0
 
     with supervise(workload, tmp_path / "run") as supervisor:
         workload.train(45, supervisor, lambda: 1.0, before_step=meddle)
-    assert any("learning_rate is 50 in effect, above its bound 1.0" in detail for detail in _problems(tmp_path / "run"))
+    assert any("learning_rate is 5 in effect, above its bound 1.0" in detail for detail in _problems(tmp_path / "run"))
 
 
 def test_a_value_set_by_hand_is_noticed_and_left(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_rate_that_came_back_and_left_again_is_told_again(tmp_path: Path) -> N
     workload = WORKLOADS["batch_norm"](0)
 
     def meddle(step: int) -> None:
-        workload.optimizer.param_groups[0]["lr"] = 50.0 + step if 5 < step <= 25 or step > 45 else 0.05
+        workload.optimizer.param_groups[0]["lr"] = 5.0 + step if 5 < step <= 25 or step > 45 else 0.05
 
     with supervise(workload, tmp_path / "run") as supervisor:
         workload.train(60, supervisor, lambda: 1.0, before_step=meddle)

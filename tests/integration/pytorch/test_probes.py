@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.integration.pytorch.conftest import WORKLOADS, Workload, digest, supervise
-from tests.integration.pytorch.managed import a_value, adjust, problems, records, script
+from tests.integration.pytorch.managed import a_value, adjust, boundary, problems, records, script
 from trimtab.errors import UsageError
 from trimtab.integrations.pytorch.probes.dead_units import DeadUnitsProbe
 from trimtab.integrations.pytorch.probes.grad_norm import GradNormProbe
@@ -72,13 +72,13 @@ def test_with_all_probes_training_is_bit_identical(name: str, seed: int, tmp_pat
 
 def test_the_rate_in_effect_is_seen_and_what_was_left_out_is_noted(tmp_path: Path) -> None:
     workload = WORKLOADS["attention"](0)
-    action = adjust(learning_rate=6e-3)
-    with supervise(workload, tmp_path / "run", script((10, action)), probes="all", mode="boundary") as supervisor:
+    action = adjust(learning_rate=5e-3)
+    with supervise(workload, tmp_path / "run", script((10, action)), probes="all", envelope=boundary()) as supervisor:
         workload.train(25, supervisor, a_value())
         rate = supervisor._telemetry.window("learning_rate")
         assert rate is not None
         assert {value for step, value in rate.points if step <= 10} == {3e-3}
-        assert max(value for _, value in rate.points) == pytest.approx(6e-3)
+        assert max(value for _, value in rate.points) == pytest.approx(5e-3)
         (started,) = records(supervisor, RunStarted)
         assert [note for note in started.notes if note.startswith("no probe")] == [
             "no probe loss: the loss cannot be measured without the one module that computes it",

@@ -26,7 +26,7 @@ def test_the_telemetry_goes_back_with_the_state(tmp_path: Path) -> None:
     def keep(step: int) -> None:
         seen[step] = json.loads(json.dumps(supervisor._telemetry.state()))
 
-    values = iter([2.0, 1.5, 1.4])
+    values = iter([1.5, 2.0, 1.4])
     with supervisor:
         workload.train(24, supervisor, lambda: next(values), before_step=keep)
     (applied,) = records(supervisor, ActionApplied)

@@ -162,7 +162,7 @@ class TestDeliberation:
         assert (run.now.rollbacks_used, run.now.interventions_used) == (1, 1)
 
     def test_a_managers_stop_asks_the_loop_to_end_and_leaves_the_reflex_awake(self) -> None:
-        run = Run()
+        run = Run(an_envelope(authority=Authority(stop_patience=0)))
         run.evaluate(100, 2.0)
         run.answer(101, Proposal(Stop(), "enough"))
         run.give(StepTaken(110))

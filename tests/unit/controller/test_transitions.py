@@ -21,6 +21,7 @@ from trimtab.ledger.record import (
     CheckpointDeleted,
     CheckpointSaved,
     EvaluationRecorded,
+    HarmFound,
     InterventionMeasured,
     ManagerAsked,
     ManagerFailed,
@@ -31,6 +32,11 @@ from trimtab.ledger.record import (
     RunEnded,
     RunStarted,
     SymptomObserved,
+    TrialBegan,
+    TrialEnded,
+    TrialMeasured,
+    TrialMoved,
+    TrialOutcome,
     VerdictGiven,
 )
 
@@ -39,12 +45,14 @@ ASKED = ManagerAsked(100, 1, a_briefing())
 RECEIVED = ProposalReceived(101, 1, hold("wait"), 0.1)
 INTENDED = ActionIntended(110, 1, "manager", HALVE, RECIPE, (), "because", Expectation(0.0, 1))
 APPLIED = ActionApplied(110, 1, RECIPE)
+BEGAN = TrialBegan(210, 1, 2, HALVE, RECIPE, (), "because", None)
 
 WAY_TO: dict[Phase, tuple[Record, ...]] = {
     Phase.WATCHING: (INTENDED, APPLIED),
     Phase.ASKED: (INTENDED, APPLIED, ASKED),
     Phase.ANSWERED: (INTENDED, APPLIED, ASKED, RECEIVED),
     Phase.ENACTING: (INTENDED, APPLIED, ActionIntended(210, 2, "manager", HALVE, RECIPE, (), "because", None)),
+    Phase.TRYING: (INTENDED, APPLIED, BEGAN),
     Phase.ENDED: (RunEnded(300, "finished"),),
 }
 
@@ -56,6 +64,7 @@ KNOWLEDGE: tuple[Record, ...] = (
     AnswerDropped(1, 7, "late"),
     ReadBackRecorded(1, 1, ()),
     InterventionMeasured(1, 1, 1.9, 0.1, 1, is_complete=False, met=None),
+    HarmFound(1, 1, 2.5, -0.5, 0.0, 0.1, is_worse=True),
     ProblemNoticed(1, "a", "b"),
 )
 TURNING: tuple[Record, ...] = (
@@ -63,6 +72,9 @@ TURNING: tuple[Record, ...] = (
     RECEIVED,
     ManagerFailed(1, 1, "late", ""),
     VerdictGiven(1, 0, "manager", NoAction(), True, ()),
+    BEGAN,
+    TrialMoved(1, 1, "candidate", is_decaying=False, recipe=RECIPE, went_back=True),
+    TrialMeasured(1, 1, "candidate", 2.0),
     ActionIntended(210, 2, "manager", HALVE, RECIPE, (), "because", None),
     ActionApplied(1, 2, RECIPE),
     ActionFailed(1, 2, RECIPE, "x"),
@@ -125,6 +137,17 @@ def test_a_measurement_belongs_to_an_intervention() -> None:
     measured = InterventionMeasured(1, 1, 1.9, 0.1, 1, is_complete=False, met=None)
     with pytest.raises(IllegalTransition, match="measured"):
         fold(begin(a_run_started()), measured)
+
+
+@pytest.mark.parametrize("outcome", ["won", "lost", "abandoned"])
+def test_a_trial_ends_in_watching_and_its_cost_is_booked(outcome: TrialOutcome) -> None:
+    ended = TrialEnded(330, 1, outcome, "compared", 102, RECIPE, went_back=False)
+    state = fold(state_in(Phase.TRYING), ended)
+    assert (state.phase, state.trial, state.trial_steps) == (Phase.WATCHING, None, 102)
+    with pytest.raises(IllegalTransition, match="trial"):
+        fold(state, ended)
+    with pytest.raises(IllegalTransition, match="trial"):
+        fold(state_in(Phase.TRYING), TrialEnded(330, 2, outcome, "compared", 102, RECIPE, went_back=False))
 
 
 def test_an_unknown_kind_is_named() -> None:

@@ -303,3 +303,30 @@ def test_no_values_whatever_raise_an_error() -> None:
 
 def test_nothing_seen_is_nothing_found() -> None:
     assert examine(View(1, Telemetry(), MINIMIZE), (*STEP_DETECTORS, *EVALUATION_DETECTORS)) == ()
+
+
+class TestLostProgress:
+    """A loss back at the level the run began with, where half of the best level, or 8 deviations, are more than the way."""
+
+    @staticmethod
+    def _falls_and(returns: float, seed: int) -> Callable[[int], float]:
+        draw = random.Random(seed)
+        # From 4.4 to about 3.2, as a language model early on; half of that would be 4.8.
+        return lambda step: (3.2 + 1.2 * math.exp(-step / 60) if step < 300 else returns) + draw.gauss(0, 0.05)
+
+    def test_it_is_a_divergence_and_says_since_when(self) -> None:
+        for seed in range(10):
+            found = [symptom for symptom in watch(self._falls_and(4.4, seed), 330) if symptom.name == "divergence"]
+            assert found, seed
+            since = {evidence.name: evidence.value for evidence in found[0].evidence}["since_step"]
+            assert since == 300, seed
+
+    def test_a_loss_that_is_half_way_back_is_none(self) -> None:
+        for seed in range(10):
+            assert "divergence" not in names(watch(self._falls_and(3.8, seed), 600)), seed
+
+    def test_a_run_that_has_learned_little_has_nothing_to_lose(self) -> None:
+        for seed in range(10):
+            draw = random.Random(seed)
+            loss = lambda step: (4.0 if step < 40 or step > 300 else 3.6) + draw.gauss(0, 0.05)  # noqa: E731, B023 - called at once
+            assert "divergence" not in names(watch(loss, 600)), seed

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 
 from tests.unit.diagnosis.traces import Series, constant, evidence_of, learning, noisy, scaled, scales, seeds, watch
+from trimtab.controls.envelope import Objective
+from trimtab.diagnosis.base import View
 from trimtab.diagnosis.dead_units import DeadUnits
-from trimtab.diagnosis.gradient_explosion import GradientExplosion
+from trimtab.diagnosis.gradient_explosion import GradientExplosion, is_shock
 from trimtab.diagnosis.gradient_vanishing import GradientVanishing
+from trimtab.telemetry.telemetry import Telemetry
 
 ONSET, LASTING = GradientExplosion(), GradientExplosion(only_onset=False)
 
@@ -157,3 +160,21 @@ class TestDeadUnits:
     @pytest.mark.parametrize("value", [70.0, -0.5])
     def test_what_is_no_fraction_is_not_judged(self, value: float) -> None:
         assert watch(DeadUnits(), {"dead_units": constant(value)}) == []
+
+
+@pytest.mark.parametrize(("norm", "shocked"), [(0.5, False), (50.0, False), (99.0, False), (150.0, True), (1e10, True)])
+def test_one_norm_a_hundred_times_the_level_is_a_shock(norm: float, shocked: bool) -> None:
+    telemetry = Telemetry()
+    for step in range(1, 101):
+        telemetry.observe(step, {"grad_norm": 1.0}, "step")
+    telemetry.observe(101, {"grad_norm": norm}, "step")
+    objective = Objective.parse("minimize val/loss")
+    assert is_shock(View(101, telemetry, objective)) is shocked
+    assert not is_shock(View(102, telemetry, objective)), "a norm of an earlier step"
+
+
+def test_the_first_norms_of_a_run_are_no_shock() -> None:
+    telemetry = Telemetry()
+    for step, norm in enumerate((1e-6, 1.0, 1e4), start=1):
+        telemetry.observe(step, {"grad_norm": norm}, "step")
+        assert not is_shock(View(step, telemetry, Objective.parse("minimize val/loss")))

@@ -28,6 +28,7 @@ from trimtab.controller.step import step
 from trimtab.controls.catalogue import dropout, learning_rate
 from trimtab.controls.envelope import Envelope, Objective
 from trimtab.controls.recipe import Recipe
+from trimtab.controls.safeguards import Guard
 from trimtab.decision.action import Action, Adjust, Change, RollbackAndAdjust
 from trimtab.decision.proposal import Expectation, Proposal, hold
 from trimtab.diagnosis.base import Evidence, Symptom
@@ -44,7 +45,7 @@ class Play:
 
     def __init__(self, *, run: str = "first", manager: str = "rules", objective: str = "minimize val/loss") -> None:
         controls = (dropout(0.0, 0.5), learning_rate(1e-5, 1e-2))
-        self.envelope = Envelope(Objective.parse(objective), controls)
+        self.envelope = Envelope(Objective.parse(objective), controls, guard=Guard(armed=False))
         self.records: list[Record] = []
         self.state: State | None = None
         self.fails_with: str | None = None

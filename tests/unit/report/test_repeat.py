@@ -105,8 +105,7 @@ def _summary(name: str, last: float) -> Summary:
     return Summary(name, "evaluation", 4, 1, last, 200, 1.1, 0.01, -1e-3, 1e-4, 0.9, 1.3)
 
 
-PROPOSED = ONE_OF_EACH[11]
-assert isinstance(PROPOSED, ProposalReceived)
+PROPOSED = next(record for record in ONE_OF_EACH if isinstance(record, ProposalReceived))
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def best_checkpoint(briefing: Briefing, detail: Detail) -> Section:
 
 def _who(source: str) -> str:
     """Say who acted, seen by the manager that is asked: its own name, which may be a URL, says nothing to it."""
-    return source if source in ("reflex", "rules") else "you"
+    return source if source in ("reflex", "guard", "rules") else "you"
 
 
 def _compared(gain: float) -> str:
@@ -208,7 +208,7 @@ def _measured(one: Intervention) -> tuple[str, str]:
     gain = signed(one.gain, 3) if one.gain is not None else ""
     if not one.is_complete:
         return gain, f"measuring, {one.evaluations_measured} so far"
-    return gain, "" if one.met is None else "yes" if one.met else "no"
+    return gain, "no, taken back" if one.taken_back else "" if one.met is None else "yes" if one.met else "no"
 
 
 def timing(briefing: Briefing, detail: Detail) -> Section:

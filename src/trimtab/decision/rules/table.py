@@ -45,6 +45,16 @@ RULES: Final = (
         "Chowdhery et al. (2022), PaLM, section 5.1: restart before the fault",
     ),
     Rule(
+        "restart_undamaged",
+        "state_damaged",
+        True,
+        2,
+        True,
+        (_HALVE_RATE,),
+        "weights or moments came to sizes that learning does not lead to: start again before it with smaller steps",
+        "Chowdhery et al. (2022), PaLM, section 5.1: restart before the fault",
+    ),
+    Rule(
         "calm",
         "divergence",
         True,

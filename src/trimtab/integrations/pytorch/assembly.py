@@ -17,6 +17,7 @@ from trimtab.actuation.binding import Binding
 from trimtab.controls.envelope_file import dump_envelope
 from trimtab.decision.manager import Manager
 from trimtab.errors import RunDirectoryError, UsageError
+from trimtab.integrations.pytorch.rate_decay import OptimizerRateDecay
 from trimtab.integrations.pytorch.rng import read_rng, write_rng
 from trimtab.integrations.pytorch.scalars import TorchReader
 from trimtab.integrations.pytorch.state import TorchStateStore
@@ -59,6 +60,7 @@ class Parts:
         command: How the process was started, as the text of its file; None if that is not known.
         hash_every_steps: Steps between hashes of the state; 0 for none.
         trackers: Are told what is decided.
+        decay: Lets the rate of a trial's arm decay; None where no trial can be.
     """
 
     started: RunStarted
@@ -72,6 +74,7 @@ class Parts:
     command: str | None
     hash_every_steps: int
     trackers: tuple[Tracker, ...] = ()
+    decay: OptimizerRateDecay | None = None
 
 
 def assemble(parts: Parts, past: Past | None, undo: ExitStack) -> Supervisor:
@@ -118,12 +121,23 @@ def assemble(parts: Parts, past: Past | None, undo: ExitStack) -> Supervisor:
     tracking = Tracking(parts.trackers)
     undo.callback(tracking.close)
     engine = Engine(
-        journal, parts.bindings, parts.store, client, telemetry, clock, parts.reader.discard, parts.look_around, tracking
+        journal,
+        parts.bindings,
+        parts.store,
+        client,
+        telemetry,
+        clock,
+        parts.reader.discard,
+        parts.look_around,
+        tracking,
+        parts.decay,
     )
     if branch is not None:
         branch.follow(engine)
 
     def on_close() -> None:
+        if parts.decay is not None:
+            parts.decay.close()
         parts.reader.close()
         # A changed recipe stays in force, and for that its bindings have to stay too.
         if engine.state.recipe == started.recipe:

@@ -29,8 +29,10 @@ from trimtab.integrations.pytorch.latecomers import Latecomers
 from trimtab.integrations.pytorch.matching import declared, gathered
 from trimtab.integrations.pytorch.preflight import Preflight, survey, tell
 from trimtab.integrations.pytorch.probes.probe_set import Wanted, open_probes
+from trimtab.integrations.pytorch.rate_decay import OptimizerRateDecay
 from trimtab.integrations.pytorch.scalars import TorchReader
 from trimtab.integrations.pytorch.state import TorchStateStore
+from trimtab.integrations.pytorch.stateful import Stateful
 from trimtab.integrations.pytorch.tracing import TracingProbes
 from trimtab.integrations.pytorch.training import Training
 from trimtab.integrations.trackers.find import WantedTracker, find_trackers
@@ -135,10 +137,13 @@ def supervise(
     spec = read_manager(manager, allowed.manager, is_asked=not repeats)
     allowed = replace(allowed, manager=settled(allowed.manager, spec))
     with ExitStack() as undo:  # gives back what was claimed and removes what was created if attaching fails half-way
+        decay = _decay(undo, unwrap(optimizer), allowed, loader)
         found = _kept(undo, survey(training, allowed.controls, allowed.deliberation.boundary_every_steps))
         found.refuse_impossible()
         allowed = replace(allowed, controls=tuple(finding.control for finding in found.preflight.findings))
         allowed, preflight = _within_epoch(allowed, found.preflight, loader, evaluate_every_steps)
+        if decay is not None:
+            decay.arm()  # after the controls are bound: the last to let go of a step
         measuring = _kept(undo, open_probes(probes, training))  # after the controls are bound
         _check_objective(allowed.objective, measuring.names)
         inner = unwrap(optimizer)
@@ -166,15 +171,20 @@ def supervise(
             schedule=plan,
         )
         latecomers = Latecomers(training.optimizers, scheduler, found.bindings)
-
-        def look_around() -> tuple[tuple[str, str], ...]:
-            return (*latecomers.look(), *reader.misuse())
-
         tracing = None if launch.trace is None else TracingProbes(measuring, *launch.trace)
-        command = launch.command or ((own := this_command()) and own.to_json())
-        every = hash_every_steps if launch.hash_every_steps is None else launch.hash_every_steps
         assembled = Parts(
-            started, spec, directory, found.bindings, store, reader, tracing or measuring, look_around, command, every, trackers
+            started,
+            spec,
+            directory,
+            found.bindings,
+            store,
+            reader,
+            tracing or measuring,
+            lambda: (*latecomers.look(), *reader.misuse()),
+            launch.command or ((own := this_command()) and own.to_json()),
+            hash_every_steps if launch.hash_every_steps is None else launch.hash_every_steps,
+            trackers,
+            decay,
         )
         supervisor = assemble(assembled, past, undo)
         undo.pop_all()
@@ -262,6 +272,19 @@ def _within_epoch(allowed: Envelope, preflight: Preflight, loader: Any, every: i
     hint = f"reflex.skip_batches: {most} instead of {skipped}, as an epoch of the loader has {epoch} batches"
     limited = replace(allowed, reflex=replace(allowed.reflex, skip_batches=most))
     return limited, replace(preflight, hints=(*preflight.hints, hint))
+
+
+def _decay(undo: ExitStack, optimizer: Optimizer, allowed: Envelope, loader: object) -> OptimizerRateDecay | None:
+    """Return what lets the rate of a trial's arm decay; None if there are no trials."""
+    if allowed.canary.mode == "none":
+        return None
+    if not isinstance(loader, Stateful):  # its arms would not see the same batches
+        raise UsageError(
+            "a canary needs a loader whose position can be restored",
+            received="no loader" if loader is None else f"{type(loader).__name__} without state_dict and load_state_dict",
+            next_step="pass loader=, such as trimtab.ResumableLoader, or set canary.mode to none",
+        )
+    return _kept(undo, OptimizerRateDecay(optimizer))
 
 
 def _with_rejected(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -35,11 +36,14 @@ from trimtab.integrations.pytorch.bindings.groups import unwrap
 from trimtab.integrations.pytorch.rng import capture_rng, check_rng, reseed_rng, restore_rng
 from trimtab.integrations.pytorch.stateful import Stateful, check_module, check_optimizer, form, load_state, state_of
 from trimtab.integrations.pytorch.tree import decode_tree, encode_tree
-from trimtab.integrations.pytorch.untyped import largest_magnitude
+from trimtab.integrations.pytorch.untyped import largest_magnitude, listed
 
 SCHEMA: Final = 1
 STATE: Final = "state.json"
 TENSORS: Final = "tensors.safetensors"
+# The averages of Adam and its kin, with the place of each one's decay among the betas.
+_AVERAGES: Final = {"exp_avg": 0, "exp_avg_sq": 1, "max_exp_avg_sq": 1, "exp_inf": 1}
+_LEAST_BIAS: Final = 1e-12
 
 
 class TorchStateStore:
@@ -112,9 +116,25 @@ class TorchStateStore:
 
     def is_healthy(self) -> bool:
         """Return whether all parameters, buffers and optimizer states are finite; waits for the device once."""
-        buffers = [buffer for name, buffer in self._model.named_buffers() if name not in self._unbounded]
-        moments = [value for state in self._optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
-        return _all_finite([*self._model.parameters(), *buffers, *moments])
+        return all(map(math.isfinite, self.scales().values()))
+
+    def scales(self) -> dict[str, float]:
+        """Return the largest magnitude of each part, not finite if anything of it is not; waits for each device once.
+
+        The parts are ``weights``, ``buffers``, and ``optimizer/KEY`` for what the optimizer keeps of each weight under a key;
+        averages that Adam and its kin start from 0 are taken without that bias. Counters are left out.
+        """
+        found = [("weights", parameter) for parameter in self._model.parameters()]
+        found += [("buffers", buffer) for name, buffer in self._model.named_buffers() if name not in self._unbounded]
+        measured = [(part, magnitude) for part, tensor in found if (magnitude := _magnitude(tensor)) is not None]
+        for group in self._optimizer.param_groups:
+            for weight in group["params"]:
+                kept = self._optimizer.state.get(weight, {})
+                for key, value in kept.items():
+                    if isinstance(value, Tensor) and (magnitude := _magnitude(value)) is not None:
+                        bias = _bias(key, kept, group) if value.dim() else None
+                        measured.append((f"optimizer/{key}", magnitude if bias is None else magnitude / bias))
+        return _largest(measured)
 
     def restore(self, id: str) -> dict[str, Any]:
         """Restore the state saved under ``id`` and return its ``extra``; all or nothing.
@@ -124,6 +144,33 @@ class TorchStateStore:
         """
         saved = self._read(id)
         self._check(saved)
+        self._replace(saved, id)
+        return saved["extra"]
+
+    def keep(self) -> object:
+        """Return a copy of the present state, in the memory of the host.
+
+        Raises:
+            CheckpointError: The state cannot be read.
+        """
+        try:
+            return encode_tree(self._capture(), "fork")
+        except TrimtabError:
+            raise
+        except Exception as error:  # a user's state_dict, of any errors: raised again as ours, and recorded
+            raise _unreadable(error) from error
+
+    def bring_back(self, kept: object) -> None:
+        """Restore a state that `keep` returned; all or nothing, and as often as wanted.
+
+        Raises:
+            CheckpointError: The state is as before.
+        """
+        tree, tensors = cast("tuple[Any, dict[str, Tensor]]", kept)
+        # Copies: an optimizer goes on with the very tensors that it is given.
+        self._replace(decode_tree(tree, {name: tensor.clone() for name, tensor in tensors.items()}), "a fork in memory")
+
+    def _replace(self, saved: dict[str, Any], id: str) -> None:
         before, tensors = encode_tree(self._capture(), "before")
         try:
             self._load(saved)
@@ -136,7 +183,6 @@ class TorchStateStore:
             ) from error
         self._model.zero_grad(set_to_none=True)
         self._optimizer.zero_grad(set_to_none=True)
-        return saved["extra"]
 
     def hashes(self) -> dict[str, str]:
         """Return a SHA-256 of each part of the present state; waits for the device.
@@ -284,14 +330,39 @@ def _stateful(name: str, target: object) -> Stateful | torch.Generator:
 
 
 def _all_finite(tensors: list[Tensor]) -> bool:
-    largest: dict[torch.device, list[Tensor]] = {}
-    for tensor in tensors:
-        if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex()):
-            # Of 8-bit floats torch has no norms. The largest magnitude, unlike a 2-norm, cannot overflow.
-            plain = tensor.detach().float() if tensor.element_size() == 1 else tensor.detach()
-            norm = largest_magnitude(plain)
-            largest.setdefault(tensor.device, []).append(norm.float())
-    return all(bool(torch.isfinite(torch.stack(found)).all()) for found in largest.values())
+    measured = [("", magnitude) for tensor in tensors if (magnitude := _magnitude(tensor)) is not None]
+    return all(map(math.isfinite, _largest(measured).values()))
+
+
+def _magnitude(tensor: Tensor) -> Tensor | None:
+    """Return the largest absolute value; None if the tensor is empty or of whole numbers."""
+    if not tensor.numel() or not (tensor.is_floating_point() or tensor.is_complex()):
+        return None
+    # Of 8-bit floats torch has no norms. The largest magnitude, unlike a 2-norm, cannot overflow.
+    plain = tensor.detach().float() if tensor.element_size() == 1 else tensor.detach()
+    return largest_magnitude(plain).float()
+
+
+def _bias(key: str, kept: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor | None:
+    """Return what an average that began at 0 has to be divided by; None where that is not known."""
+    place, step, betas = _AVERAGES.get(key), kept.get("step"), group.get("betas")
+    if place is None or step is None or not isinstance(betas, (tuple, list)) or place >= len(cast("list[Any]", betas)):
+        return None
+    steps = step.detach() if isinstance(step, Tensor) else torch.tensor(float(step))
+    return (1.0 - cast("list[Any]", betas)[place] ** steps).clamp(min=_LEAST_BIAS)
+
+
+def _largest(measured: list[tuple[str, Tensor]]) -> dict[str, float]:
+    """Return the largest value of each part, not finite if one of them is not."""
+    by_device: dict[torch.device, list[tuple[str, Tensor]]] = {}
+    for part, magnitude in measured:
+        by_device.setdefault(magnitude.device, []).append((part, magnitude))
+    largest: dict[str, float] = {}
+    for found in by_device.values():
+        for (part, _), value in zip(found, listed(torch.stack([magnitude for _, magnitude in found])), strict=True):
+            before = largest.get(part, 0.0)
+            largest[part] = before if math.isnan(before) or value <= before else value
+    return largest
 
 
 def _json(tree: object) -> bytes:

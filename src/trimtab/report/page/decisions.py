@@ -11,7 +11,7 @@ from typing import Final
 
 from trimtab.decision.consultation import Consultation
 from trimtab.diagnosis.base import Symptom
-from trimtab.report.account import Changed, Decision, Judged, Outcome, Proposed
+from trimtab.report.account import Changed, Decision, Judged, Outcome, Proposed, Tried
 from trimtab.report.page.markup import Markup, headings, join, name, tag, text
 from trimtab.report.page.subject import Excerpt, Subject
 from trimtab.report.words import ENDINGS, clean, counted, expected, number, used
@@ -110,6 +110,13 @@ def _decision(decision: Decision, subject: Subject, anchor: str, *, is_open: boo
     )
 
 
+def _tried(tried: Tried) -> str:
+    if tried.outcome is None:
+        return f"from step {tried.began:,} on, still under way"
+    cost = counted(tried.spent, "step")
+    return f"{tried.outcome}: steps {tried.began:,} to {tried.ended:,}, {cost} spent; {clean(tried.reason, 300)}"
+
+
 def _number(words: str) -> Markup:
     return tag("span", words, class_="no")
 
@@ -122,9 +129,8 @@ def _gain(outcome: Outcome | None) -> Markup:
 
 
 def _told(decision: Decision, subject: Subject) -> Iterator[tuple[str, Markup]]:
-    who = (
-        "the reflex, without asking anybody" if decision.source == "reflex" else f"question {decision.question} to the manager"
-    )
+    by_itself = decision.source in ("reflex", "guard")
+    who = f"the {decision.source}, without asking anybody" if by_itself else f"question {decision.question} to the manager"
     yield "decided by", text(who)
     if decision.symptoms:
         yield "found", join(*(tag("div", _symptom(symptom)) for symptom in decision.symptoms))
@@ -135,6 +141,8 @@ def _told(decision: Decision, subject: Subject) -> Iterator[tuple[str, Markup]]:
         yield from _told_proposal(decision, decision.proposal, subject.watched.get(decision.question or 0, ()))
     if decision.verdicts:
         yield "verdict", join(*(tag("div", _verdict(judged)) for judged in decision.verdicts))
+    if decision.tried is not None:
+        yield "tried", text(_tried(decision.tried))
     if decision.changes:
         # After a failure it is what was found in force, which may be somebody else's doing.
         yield (
@@ -145,7 +153,7 @@ def _told(decision: Decision, subject: Subject) -> Iterator[tuple[str, Markup]]:
         yield "read back", join(*(tag("div", part) for part in _read_back(decision)))
     if decision.outcome is not None:
         yield "outcome", _outcome(decision.outcome)
-    yield "cost", _cost(decision.consultation, decision.proposal, is_reflex=decision.source == "reflex")
+    yield "cost", _cost(decision.consultation, decision.proposal, is_reflex=by_itself)
     if decision.detail and decision.ending not in ("rejected", "no_action"):
         yield "because", text(decision.detail)
 
@@ -228,7 +236,7 @@ def _outcome(outcome: Outcome) -> Markup:
         told = f"objective {number(outcome.objective_before)} → {number(outcome.objective_after)} after {after}"
     met = ""
     if outcome.met is not None:
-        met = " · as expected" if outcome.met else " · not as expected"
+        met = " · taken back by the guard" if outcome.taken_back else " · as expected" if outcome.met else " · not as expected"
     elif not outcome.is_complete:
         met = " · still measuring"
     gain = _gain(outcome)

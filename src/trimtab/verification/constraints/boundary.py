@@ -6,8 +6,8 @@ from trimtab.verification.case import Case
 
 
 def boundary(case: Case) -> list[str]:
-    """Reject a change between two boundaries; the reflex need not wait, a schedule counts the steps of the weights."""
-    if case.source == "reflex":
+    """Reject a change between two boundaries; only managers and schedules wait, these by the weights' steps."""
+    if case.source in ("reflex", "guard"):
         return []
     every = case.envelope.deliberation.boundary_every_steps
     step = case.standing.step if case.lineage_step is None else case.lineage_step

@@ -7,7 +7,9 @@ from trimtab.verification.case import Case
 
 
 def coupled_rate(case: Case) -> list[str]:
-    """Reject changes whose learning rate would leave its bounds, largest change or drift."""
+    """Reject changes whose learning rate would leave its bounds, largest change or drift; the guard names its rate."""
+    if case.source == "guard":
+        return []
     return [
         f"{control.name}: {change.value!r} takes learning_rate along to where its own limits forbid"
         for control, change in case.known_changes()

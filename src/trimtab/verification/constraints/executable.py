@@ -18,8 +18,8 @@ def executable(case: Case) -> list[str]:
             wrong.append(f"{change.control[:80]!r} is not a control of the envelope")
         elif change.value == base[change.control] and case.source == "manager":
             wrong.append(f"{change.control}: {change.value!r} is its present value")
-    if isinstance(case.action, Stop) and case.source == "manager" and not _was_evaluated(case):
-        wrong.append("nothing was evaluated yet, so there is no result to stop with")
+    if isinstance(case.action, Stop) and case.source == "manager":
+        wrong.extend(_stop(case))
     if isinstance(case.action, SkipBatches):
         most = case.envelope.reflex.skip_batches if case.standing.can_skip else 0
         if type(case.action.count) is not int or not 1 <= case.action.count <= most:
@@ -27,8 +27,13 @@ def executable(case: Case) -> list[str]:
     return wrong
 
 
-def _was_evaluated(case: Case) -> bool:
-    return case.standing.best_checkpoint(case.envelope) is not None
+def _stop(case: Case) -> list[str]:
+    if case.standing.best_checkpoint(case.envelope) is None:
+        return ["nothing was evaluated yet, so there is no result to stop with"]
+    if case.envelope.authority.may_stop and not case.standing.may_stop(case.envelope):
+        since, patience = case.standing.evaluations_since_best, case.envelope.authority.stop_patience
+        return [f"the objective was best {since} evaluations ago; stop is open after {patience} without a better one"]
+    return []
 
 
 def _checkpoint(case: Case, id: str) -> list[str]:
@@ -37,4 +42,6 @@ def _checkpoint(case: Case, id: str) -> list[str]:
         return [f"there is no checkpoint {id[:80]!r}"]
     if case.source == "manager" and checkpoint.score is None:
         return [f"checkpoint {id} was never evaluated to a finite number"]
+    if case.source == "manager" and not case.standing.is_worth_going_back_to(case.envelope, checkpoint):
+        return [f"checkpoint {id} has objective {checkpoint.score!r}, worse than {case.standing.objective!r} now"]
     return []

@@ -6,8 +6,8 @@ from trimtab.verification.case import Case
 
 
 def max_values(case: Case) -> list[str]:
-    """Reject a value that the control never had, once its distinct values are used up; the reflex may cost more."""
-    if case.source == "reflex":
+    """Reject a value that the control never had, once its values are used up; reflex and guard may cost more."""
+    if case.source in ("reflex", "guard"):
         return []
     return [
         f"{control.name}: {change.value!r} would be more than {control.max_values} distinct values in this run"

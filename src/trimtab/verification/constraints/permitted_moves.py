@@ -6,7 +6,7 @@ from trimtab.verification.case import Case
 
 
 def permitted_moves(case: Case) -> list[str]:
-    """Reject a manager's values that no permitted move reaches; the reflex and a schedule have values of their own."""
+    """Reject a manager's values that no permitted move reaches; nobody else is bound to moves."""
     if case.source != "manager":
         return []
     base = case.base_recipe()

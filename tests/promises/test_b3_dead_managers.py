@@ -1,4 +1,4 @@
-"""B3, a portion: a manager that is killed or hangs at a random moment changes nothing but its own answer."""
+"""B3: a manager that is killed or hangs at a random moment changes nothing but its own answer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.pytorch.conftest import mlp, supervise
 from tests.integration.pytorch.managed import a_value, boundary, free, records
+from tests.promises.counting import Tally
 from tests.unit.runtime.workers import PRELUDE, zombies
 from trimtab.controls.envelope import Deliberation
 from trimtab.ledger.record import ActionApplied, ManagerFailed
@@ -21,6 +22,8 @@ from trimtab.runtime import manager_process, open_manager
 from trimtab.runtime.manager_process import ManagerProcess
 
 STEPS = 150
+SHARES = 2
+WHAT = "kills and hangs"
 
 # Proposes another dropout each time, so that an answer that counted twice or too late would show.
 _RESTLESS = """
@@ -66,34 +69,32 @@ def _run(seed: int, path: Path) -> tuple[int, int, int]:
     return faults, len(records(supervisor, ManagerFailed)), len(applied)
 
 
-def _run_until(num_faults: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("share", range(SHARES))
+def test_kills_and_hangs_at_random_moments_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally, share: int
+) -> None:
     monkeypatch.setattr(manager_process, "MAX_STARTS", 1_000_000)
     command = (sys.executable, "-S", "-E", "-c", PRELUDE + _RESTLESS)
     monkeypatch.setattr(open_manager, "ManagerProcess", partial(ManagerProcess, command=command))
+    wanted = tally.goal(WHAT, portion=16, full=500 // SHARES)
     faults = failures = interventions = 0
-    for seed in range(num_faults):
-        counts = _run(seed, tmp_path / str(seed))
+    for seed in range(share * wanted, (share + 1) * wanted):
+        counts = _run(tally.seed(seed), tmp_path / str(seed))
         faults, failures, interventions = faults + counts[0], failures + counts[1], interventions + counts[2]
-        if faults >= num_faults:
+        if faults >= wanted:
             break
-    assert faults >= num_faults, "too few faults met a living manager"
-    assert failures > num_faults / 5, "hardly a fault met an open question"
-    assert interventions > num_faults / 10, "hardly an answer came through, so nothing was at stake"
+    tally.count(WHAT, faults)
+    tally.count("questions that went without an answer", failures)
+    tally.count("answers that came through", interventions)
+    assert failures > wanted / 5, "hardly a fault met an open question"
+    assert interventions > wanted / 10, "hardly an answer came through, so nothing was at stake"
     assert zombies() == []
-    print(f"{faults} kills and hangs, {failures} questions without an answer, {interventions} interventions")  # noqa: T201 - the counts, for whoever runs it by hand
 
 
-def test_kills_and_hangs_at_random_moments_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _run_until(30, tmp_path, monkeypatch)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_500_kills_and_hangs_at_random_moments_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _run_until(500, tmp_path, monkeypatch)
-
-
-def test_a_manager_that_never_starts_leaves_the_run_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manager_that_never_starts_leaves_the_run_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> None:
+    tally.goal("managers that never start", portion=1, full=1)
     monkeypatch.setattr(open_manager, "ManagerProcess", partial(ManagerProcess, command=("/does/not/exist",)))
     workload = mlp(1)
     with supervise(workload, tmp_path / "run", "rules") as supervisor:
@@ -103,3 +104,4 @@ def test_a_manager_that_never_starts_leaves_the_run_as_it_is(tmp_path: Path, mon
     plain.train(40, evaluate=a_value())
     assert workload.hashes == plain.hashes
     assert {record.problem for record in records(supervisor, ManagerFailed)} == {"gone"}
+    tally.count("managers that never start")

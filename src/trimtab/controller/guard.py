@@ -1,0 +1,169 @@
+"""The guard: takes back interventions of the manager that did harm.
+
+Interventions are watched over all the evaluations of `Deliberation.measure_over_evaluations`, however soon a manager says that
+they are a success. One that follows before that is watched together with those before it, from the first on: else a slow
+ratchet would be measured against what it has come to itself.
+
+After each evaluation that can show an effect, the objective is held against what the run would have shown without them:
+its value before, and its recent pace carried on. A run that was getting better is expected to go on at half its pace and
+slower each time; one that was getting worse, to go on getting worse. Harm is a shortfall beyond tolerance and noise. Then:
+1. If the state is worse than before, too: back to the checkpoint before the first of them, which has its recipe.
+2. If it is only slower: the recipe goes back, and the progress stays.
+3. After `Guard.failures` in a row without an intervention that brought a gain, the manager's changes are held.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from trimtab.controller.measuring import lag_steps
+from trimtab.controller.state import State
+from trimtab.controls.envelope import Objective
+from trimtab.controls.standing import Checkpoint
+from trimtab.decision.action import Action, Adjust, Change, Rollback, Stop, changes_of, checkpoint_of
+from trimtab.decision.briefing import Intervention
+from trimtab.ledger.record import HarmFound
+
+_PACE_OVER: Final = 4  # gains between evaluations of which the pace is the median
+_SLOWER_AT_ONCE: Final = 0.5
+_SLOWER_EACH_TIME: Final = 0.8
+_NOISE_KNOWN_FROM: Final = 4  # evaluations
+_WIDER_WHILE_UNKNOWN: Final = 3.0
+_MAD_TO_DEVIATION: Final = 1.4826  # of a normal distribution
+_SECOND_DIFFERENCES: Final = math.sqrt(6.0)  # their standard deviation, in units of that of independent noise
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Actions to try in order until the verifier accepts one, and why."""
+
+    actions: tuple[Action, ...]
+    reason: str
+
+
+def watched(state: State) -> Intervention | None:
+    """Return the first of the manager's interventions that are watched together; None if none is."""
+    if not state.envelope.guard.armed:
+        return None
+    first: Intervention | None = None
+    for one in reversed(state.interventions):
+        if not one.is_by_manager or one.taken_back or isinstance(one.action, Stop):
+            break
+        if one.met is False and not one.evaluations_measured:
+            continue  # it failed, did not stick, or had nothing measured before the next one
+        if _evaluations(state, one, until=math.inf if first is None else first.step) >= _most(state):
+            break
+        first = one
+        if checkpoint_of(one.action):
+            break  # what was before it is gone
+    return first
+
+
+def _most(state: State) -> int:
+    return state.envelope.deliberation.measure_over_evaluations
+
+
+def _evaluations(state: State, intervention: Intervention, until: float = math.inf) -> int:
+    """Return how many evaluations could show an intervention's effect, until a step, inclusive."""
+    shows = intervention.step + lag_steps(state.envelope, intervention)
+    return sum(shows < at <= until for at, _ in state.objectives)
+
+
+def before(state: State, intervention: Intervention) -> Checkpoint | None:
+    """Return the newest checkpoint of the state and the recipe just before ``intervention``; None if there is none."""
+    for checkpoint in reversed(state.checkpoints):
+        is_earlier = checkpoint.step <= intervention.step and not checkpoint.is_left
+        if is_earlier and checkpoint.recipe == intervention.recipe_before:
+            return checkpoint
+    return None
+
+
+def find_harm(state: State, step: int, objective: float) -> HarmFound | None:
+    """Return the harm that the newest evaluation shows; None if there is none.
+
+    Args:
+        state: Before the evaluation is folded.
+        step: Step of the evaluation.
+        objective: The evaluated objective.
+    """
+    intervention = watched(state)
+    start = None if intervention is None else _start(intervention)
+    if intervention is None or start is None or step <= intervention.step + lag_steps(state.envelope, intervention):
+        return None
+    goal = state.envelope.objective
+    known = [value for at, value in state.objectives if at <= intervention.step]
+    evaluations = sum(at > intervention.step for at, _ in state.objectives) + 1
+    pace = 0.0 if checkpoint_of(intervention.action) else _pace(goal, known)
+    slowed = _SLOWER_AT_ONCE * sum(_SLOWER_EACH_TIME**number for number in range(evaluations))
+    expected = pace * (slowed if pace > 0 else evaluations)
+    borne = _borne(state, known, start)
+    gain = goal.gain(start, objective) if math.isfinite(objective) else -math.inf
+    if expected - gain <= borne:
+        return None
+    is_worse = gain < min(0.0, expected) - borne
+    return HarmFound(step, intervention.number, objective, gain, expected, borne, is_worse)
+
+
+def take_back(state: State, harm: HarmFound) -> TakeBack | None:
+    """Return how what did harm is taken back; None if there is no way back any more."""
+    intervention = next((one for one in state.interventions if one.number == harm.intervention), None)
+    if intervention is None or not state.interventions[-1].is_by_manager:
+        return None
+    verb = "is worse than before it" if harm.is_worse else "gains less than without it"
+    least = harm.expected - harm.tolerance
+    reason = f"{state.envelope.objective.signal} {verb}: gain {harm.gain:.4g}, expected at least {least:.4g}"
+    checkpoint = before(state, intervention)
+    weights: list[Action] = [] if checkpoint is None else [Rollback(checkpoint.id)]
+    changed = state.recipe.difference(intervention.recipe_before)
+    changes = tuple(Change(name, intervention.recipe_before[name]) for name, _ in changed)
+    recipe: list[Action] = [Adjust(changes)] if changes else []
+    # A rollback of the manager that only lost progress cannot be undone: what lay behind it is gone.
+    actions = [*weights, *recipe] if harm.is_worse else [*recipe, *weights]
+    return TakeBack(tuple(actions), reason) if actions else None
+
+
+def take_back_for(state: State, symptom: str, signal: str) -> TakeBack | None:
+    """Return how the intervention being measured is taken back because of a fault; None if there is none to blame."""
+    intervention = watched(state)
+    checkpoint = None if intervention is None else before(state, intervention)
+    if intervention is None or checkpoint is None:
+        return None
+    return TakeBack((Rollback(checkpoint.id),), f"{symptom} in {signal} while intervention {intervention.number} was watched")
+
+
+def _start(intervention: Intervention) -> float | None:
+    """Return what the objective is held against; None if there is nothing, or nothing that could be taken back.
+
+    After a rollback it is that of the course that was left: the way behind the checkpoint is known, and was given up.
+    """
+    rolled_back = checkpoint_of(intervention.action) is not None
+    if rolled_back and not changes_of(intervention.action):
+        return None
+    start = intervention.objective_left if rolled_back else intervention.objective_before
+    return start if start is not None and math.isfinite(start) else None
+
+
+def _pace(goal: Objective, known: list[float]) -> float:
+    """Return the gain from one evaluation to the next, of late; 0 while it is not known.
+
+    The newest gain if that is less than usual: most runs get slower, and the median lags behind.
+    """
+    gains = [goal.gain(one, other) for one, other in pairwise(known[-_PACE_OVER - 1 :])]
+    usual = statistics.median(gains) if gains else 0.0
+    return max(0.0, min(usual, gains[-1])) if usual > 0 else usual
+
+
+def _borne(state: State, known: list[float], start: float) -> float:
+    """Return the shortfall that is borne: the tolerance, or the noise if that is more."""
+    guard = state.envelope.guard
+    tolerance = guard.tolerance * abs(start)
+    if len(known) < _NOISE_KNOWN_FROM:
+        return tolerance * _WIDER_WHILE_UNKNOWN
+    # Second differences, since those of a steady trend are zero; the median, since one jump is no noise.
+    bends = [abs(one - 2 * two + three) for one, two, three in zip(known, known[1:], known[2:], strict=False)]
+    noise = _MAD_TO_DEVIATION * statistics.median(bends) / _SECOND_DIFFERENCES
+    return max(tolerance, guard.noise_factor * noise)

@@ -1,0 +1,290 @@
+"""Trials of the canary on live trainings: what loses leaves no trace, what wins is what the arm had come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import trimtab
+from tests.integration.pytorch.conftest import WORKLOADS, Workload, digest, mlp, supervise
+from tests.integration.pytorch.managed import adjust, boundary, records, script
+from trimtab.controls.safeguards import Canary
+from trimtab.decision.action import Action, Rollback, SkipBatches
+from trimtab.errors import CheckpointError, UsageError
+from trimtab.ledger.record import (
+    ActionApplied,
+    ActionIntended,
+    EvaluationRecorded,
+    ProblemNoticed,
+    TrialBegan,
+    TrialEnded,
+    TrialMeasured,
+    TrialMoved,
+    VerdictGiven,
+)
+from trimtab.runtime.supervisor import Supervisor
+
+H, D, EVERY = 6, 3, 10
+FORK = 21  # asked at 20, answered at the next step in mode boundary
+CANARY = Canary("win", steps=H, decay_steps=D, budget=1.0)
+
+
+def under_trial(workload: Workload, run_dir: Path, **values: float) -> Supervisor:
+    """Attach with a manager that proposes ``values`` after step `FORK`."""
+    return supervise(workload, run_dir, script((20, adjust(**values))), EVERY, envelope=boundary(canary=CANARY))
+
+
+def tried(
+    tmp_path: Path,
+    action: Action,
+    verdict: Callable[[int], float],
+    steps: int = 60,
+    canary: Canary = CANARY,
+    make: Callable[[int], Workload] = mlp,
+    **options: Any,
+) -> tuple[Workload, Supervisor]:
+    """Train with one trial after step `FORK`; ``verdict`` gives the objective at a step of the loop."""
+    workload = make(3)
+    envelope = boundary(canary=canary)
+    with supervise(workload, tmp_path / "run", script((20, action)), EVERY, envelope=envelope, **options) as supervisor:
+        workload.train(steps, supervisor, lambda: verdict(supervisor.num_steps))
+    return workload, supervisor
+
+
+def plain(steps: int, make: Callable[[int], Workload] = mlp) -> list[str]:
+    workload = make(3)
+    workload.train(steps)
+    return workload.hashes
+
+
+CANDIDATE_EVALUATED = FORK + 2 * H + D
+HELD_EVALUATED = CANDIDATE_EVALUATED + 1 + D
+END = HELD_EVALUATED + 1
+
+
+def favour(candidate: float, held: float) -> Callable[[int], float]:
+    return lambda step: {CANDIDATE_EVALUATED: candidate, HELD_EVALUATED: held}.get(step, 1.0)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_trial_that_is_lost_leaves_no_trace(name: str, tmp_path: Path) -> None:
+    make = WORKLOADS[name]
+    workload, supervisor = tried(tmp_path, adjust(learning_rate=2e-2), favour(2.0, 1.0), make=make)
+    [ended] = records(supervisor, TrialEnded)
+    assert (ended.outcome, ended.spent, ended.step) == ("lost", H + 2 * (D + 1), END)
+    expected = plain(60 - ended.spent, make)
+    assert workload.hashes[: FORK + H - 1] == expected[: FORK + H - 1], "the first arm is the run itself"
+    assert workload.hashes[END - 1] == expected[FORK + H - 1], "and where it goes on"
+    assert workload.hashes[END:] == expected[FORK + H :]
+    assert records(supervisor, ActionIntended) == []
+    assert supervisor.recipe == supervisor.state.initial
+
+
+def test_a_trial_that_is_won_goes_on_where_its_arm_ended(tmp_path: Path) -> None:
+    workload, supervisor = tried(tmp_path, adjust(learning_rate=2e-2, dropout=0.3), favour(1.0, 2.0))
+    oracle = mlp(3)
+    with supervise(
+        oracle, tmp_path / "oracle", script((20, adjust(learning_rate=2e-2, dropout=0.3))), EVERY, envelope=boundary()
+    ) as it:
+        oracle.train(60, it, lambda: 1.0)
+    spent = H + 2 * (D + 1)
+    [ended] = records(supervisor, TrialEnded)
+    assert (ended.outcome, ended.spent) == ("won", spent)
+    assert workload.hashes[FORK + H : FORK + 2 * H] == oracle.hashes[FORK : FORK + H], "the arm is the run with the change"
+    assert workload.hashes[END - 1 : END + 1] == oracle.hashes[FORK + H - 1 : FORK + H + 1]
+    [intended] = records(supervisor, ActionIntended)
+    assert (intended.trial, intended.step, len(records(supervisor, ActionApplied))) == (1, END, 1)
+    assert supervisor.recipe["dropout"] == 0.3
+    assert supervisor.state.lineage_step(END) == FORK + H
+    assert supervisor.state.interventions[0].step == END
+
+
+def test_the_arms_are_recorded_in_order_and_their_evaluations_are_no_ones_of_the_run(tmp_path: Path) -> None:
+    _, supervisor = tried(tmp_path, adjust(dropout=0.3), favour(1.0, 2.0))
+    assert [record.step for record in records(supervisor, TrialBegan)] == [FORK]
+    moves = [(record.step, record.arm, record.is_decaying) for record in records(supervisor, TrialMoved)]
+    assert moves == [
+        (FORK + H, "candidate", False),
+        (FORK + 2 * H, "candidate", True),
+        (CANDIDATE_EVALUATED + 1, "no_action", True),
+    ]
+    assert [(one.arm, one.objective) for one in records(supervisor, TrialMeasured)] == [("candidate", 1.0), ("no_action", 2.0)]
+    assert [record.step for record in records(supervisor, EvaluationRecorded)] == [10, 20, 50, 60]
+
+
+def test_the_rate_decays_to_zero_and_comes_back(tmp_path: Path) -> None:
+    rates: dict[int, float] = {}
+    workload = mlp(3)
+    workload.scheduler = None
+    with supervise(
+        workload, tmp_path / "run", script((20, adjust(learning_rate=2e-2))), EVERY, envelope=boundary(canary=CANARY)
+    ) as it:
+        hook = workload.optimizer.register_step_pre_hook(
+            lambda optimizer, *_: rates.update({it.num_steps + 1: optimizer.param_groups[0]["lr"]})
+        )
+        workload.train(END + 3, it, lambda: favour(2.0, 1.0)(it.num_steps))
+        hook.remove()
+    assert [rates[FORK + H + number] for number in range(1, H + 1)] == [2e-2] * H
+    decays = [rates[FORK + 2 * H + number] for number in range(1, D + 1)]
+    assert decays == pytest.approx([1.5e-2, 1e-2, 5e-3])
+    assert [rates[CANDIDATE_EVALUATED + 1 + number] for number in range(1, D + 1)] == pytest.approx([7.5e-3, 5e-3, 2.5e-3])
+    assert rates[END + 1] == 1e-2
+    assert workload.optimizer.param_groups[0]["lr"] == 1e-2, "outside of a step nothing of it is seen"
+
+
+def test_a_candidate_that_breaks_the_run_is_given_up_at_once(tmp_path: Path) -> None:
+    workload = mlp(3)
+    poison = lambda step, loss: loss * torch.nan if step == FORK + H + 2 else loss  # noqa: E731 - read again at every call
+    with supervise(
+        workload, tmp_path / "run", script((20, adjust(dropout=0.5))), EVERY, envelope=boundary(canary=CANARY)
+    ) as it:
+        workload.train(50, it, lambda: 1.0, loss_hook=poison)
+    [ended] = records(it, TrialEnded)
+    assert (ended.outcome, ended.spent, ended.step) == ("lost", 2, FORK + H + 2)
+    assert "non_finite" in ended.reason
+    assert workload.hashes[FORK + H + 2 - 1 :] == plain(50 - 2)[FORK + H - 1 :]
+    assert it.state.reflex_rollbacks_used == 0
+
+
+def test_a_fault_of_the_run_itself_is_the_reflexs(tmp_path: Path) -> None:
+    workload = mlp(3)
+    poison = lambda step, loss: loss * torch.nan if step == FORK + 2 else loss  # noqa: E731 - read again at every call
+    with supervise(
+        workload, tmp_path / "run", script((20, adjust(dropout=0.5))), EVERY, envelope=boundary(canary=CANARY)
+    ) as it:
+        workload.train(50, it, lambda: 1.0, loss_hook=poison)
+    assert [(one.outcome, one.spent) for one in records(it, TrialEnded)] == [("abandoned", 0)]
+    assert it.state.reflex_rollbacks_used == 1
+
+
+def test_a_loop_that_does_not_evaluate_when_due_gets_its_own_course_back(tmp_path: Path) -> None:
+    workload = mlp(3)
+    with supervise(
+        workload, tmp_path / "run", script((20, adjust(dropout=0.5))), EVERY, envelope=boundary(canary=CANARY)
+    ) as it:
+
+        def after(step: int) -> None:
+            if step % EVERY == 0:
+                it.evaluated({"val/loss": 1.0})
+
+        workload.train(60, it, None, after_step=after)
+    [ended] = records(it, TrialEnded)
+    assert (ended.outcome, ended.reason) == ("abandoned", "the loop did not evaluate when supervisor.evaluation_due")
+    assert workload.hashes[-1] == plain(60 - ended.spent)[-1]
+
+
+@pytest.mark.parametrize("steps", [FORK + 2, FORK + H + 2, FORK + 2 * H + 1, CANDIDATE_EVALUATED + 2, HELD_EVALUATED])
+def test_a_loop_that_ends_during_a_trial_ends_with_its_own_course(steps: int, tmp_path: Path) -> None:
+    workload, supervisor = tried(tmp_path, adjust(dropout=0.5, learning_rate=2e-2), favour(1.0, 2.0), steps=steps)
+    own = min(steps, FORK + H)
+    assert digest(workload.model, workload.optimizer) == plain(own)[-1]
+    assert [one.outcome for one in records(supervisor, TrialEnded)] == ["abandoned"]
+    assert workload.model.training
+    assert workload.dropout.p == 0.1
+
+
+def test_no_trial_begins_that_would_not_end_before_the_run(tmp_path: Path) -> None:
+    _, supervisor = tried(tmp_path, adjust(dropout=0.5), favour(1.0, 2.0), steps=40, total_steps=40)
+    assert records(supervisor, TrialBegan) == []
+    assert records(supervisor, ActionIntended) == []
+
+
+def test_the_budget_is_never_passed_and_what_it_does_not_cover_is_not_applied(tmp_path: Path) -> None:
+    workload = mlp(3)
+    manager = script(*((step, adjust(dropout=(0.3, 0.5, 0.0)[step // 10 % 3])) for step in range(10, 400, 10)))
+    canary = Canary("win", steps=H, decay_steps=D, budget=0.15)
+    spent: list[tuple[int, int]] = []
+    with supervise(workload, tmp_path / "run", manager, EVERY, envelope=boundary(canary=canary)) as it:
+        workload.train(400, it, lambda: 1.0 / it.num_steps, after_step=lambda s: spent.append((s, it.state.trial_steps)))
+    assert len(records(it, TrialEnded)) == 4
+    assert all(cost <= 0.15 * step for step, cost in spent)
+    assert len(records(it, ActionIntended)) == sum(one.outcome == "won" for one in records(it, TrialEnded))
+
+
+def test_mode_veto_applies_what_is_no_worse_and_what_cannot_be_tried(tmp_path: Path) -> None:
+    for place, (candidate, outcome) in enumerate(((1.0, "won"), (1.1, "lost"))):
+        _, supervisor = tried(
+            tmp_path / str(place), adjust(dropout=0.5), favour(candidate, 1.0), canary=Canary("veto", H, D, 1.0)
+        )
+        assert [one.outcome for one in records(supervisor, TrialEnded)] == [outcome]
+    _, supervisor = tried(tmp_path / "2", adjust(dropout=0.5), favour(1.0, 1.0), canary=Canary("veto", H, D, 0.01))
+    assert records(supervisor, TrialBegan) == []
+    assert [one.trial for one in records(supervisor, ActionIntended)] == [0]
+
+
+@pytest.mark.parametrize("action", [Rollback("step-00000010"), SkipBatches(3)])
+def test_rollbacks_and_skips_are_tried_too(action: Action, tmp_path: Path) -> None:
+    for place, (candidate, held) in enumerate(((1.0, 2.0), (2.0, 1.0))):
+        workload, supervisor = tried(tmp_path / str(place), action, favour(candidate, held))
+        [ended] = records(supervisor, TrialEnded)
+        assert ended.outcome == ("won" if candidate < held else "lost")
+        if candidate > held:
+            assert workload.hashes[-1] == plain(60 - ended.spent)[-1]
+        elif isinstance(action, Rollback):
+            assert supervisor.state.lineage_step(END) == 10 + H
+            assert workload.hashes[END - 1] == plain(10 + H)[-1]
+
+
+def test_a_state_that_cannot_be_kept_costs_the_trial_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trimtab.integrations.pytorch.state import TorchStateStore
+
+    def refuse(_: TorchStateStore) -> object:
+        raise CheckpointError("no memory")
+
+    monkeypatch.setattr(TorchStateStore, "keep", refuse)
+    workload, supervisor = tried(tmp_path, adjust(dropout=0.5), favour(1.0, 2.0))
+    assert records(supervisor, TrialBegan) == []
+    assert any(one.problem == "a trial could not begin" for one in records(supervisor, ProblemNoticed))
+    assert workload.hashes == plain(60)
+
+
+def test_a_state_that_cannot_be_brought_back_is_fetched_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trimtab.integrations.pytorch.state import TorchStateStore
+
+    calls = 0
+    bring_back = TorchStateStore.bring_back
+
+    def refuse(store: TorchStateStore, kept: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise CheckpointError("a bit flipped")
+        bring_back(store, kept)
+
+    monkeypatch.setattr(TorchStateStore, "bring_back", refuse)
+    workload, supervisor = tried(tmp_path, adjust(dropout=0.5), favour(1.0, 2.0))
+    assert [one.outcome for one in records(supervisor, TrialEnded)] == ["abandoned"]
+    [order] = records(supervisor, ActionIntended)
+    assert (order.source, order.action) == ("guard", Rollback("step-00000020"))
+    assert workload.dropout.p == 0.1
+    assert not supervisor.is_held
+
+
+def test_a_loader_without_a_position_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    workload = mlp(3)
+    with pytest.raises(UsageError, match="ResumableLoader"):
+        trimtab.supervise(
+            workload.model, workload.optimizer, loader=[1, 2], envelope=boundary(canary=CANARY), run_dir=tmp_path / "run"
+        )
+    with supervise(workload, tmp_path / "other") as supervisor:
+        workload.train(10, supervisor)
+    assert not supervisor.is_held
+
+
+def test_a_verdict_of_the_verifier_comes_before_the_trial(tmp_path: Path) -> None:
+    _, supervisor = tried(tmp_path, adjust(dropout=0.45), favour(1.0, 2.0))
+    assert records(supervisor, TrialBegan) == []
+    assert [one.accepted for one in records(supervisor, VerdictGiven)][0:1] != [True]
+
+
+def test_a_loop_can_see_that_it_is_in_a_trial(tmp_path: Path) -> None:
+    seen: list[int] = []
+    workload = mlp(3)
+    with under_trial(workload, tmp_path / "run", dropout=0.3) as it:
+        note = lambda step: seen.append(step) if it.in_trial else None  # noqa: E731 - read again at every call
+        workload.train(60, it, lambda: favour(1.0, 2.0)(it.num_steps), after_step=note)
+    assert seen == list(range(FORK, END))

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import trimtab.controls
+from trimtab.cli.app import main
+from trimtab.errors import MissingExtraError
+from trimtab.testing import simulated_run, stress
+from trimtab.testing.adversaries import ADVERSARIES
+from trimtab.testing.envelope_oracle import Applied, EnvelopeOracle
+
+PRESETS = Path(trimtab.controls.__file__).parent / "presets"
+QUICK = ("--seeds", "1", "--steps", "60")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, preset: str = "ppo", code: int = 0) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["stress", "--envelope", str(PRESETS / f"{preset}.yaml"), *arguments])
+    assert ended.value.code == code
+    captured = capsys.readouterr()
+    return captured.err if code == 2 else captured.out
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_the_tables_fit_and_name_every_adversary(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    out = run(capsys, *QUICK, "--simulate-only")
+    assert all(name in out for name in ADVERSARIES)
+    assert max(map(len, out.splitlines())) <= int(columns)
+    assert "No value left the envelope" in out
+    assert "No real training: left out" in out
+
+
+def test_as_json_all_of_it_is_one_object(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stress, "ADVERSARIES", {"always_min": ADVERSARIES["always_min"]})
+    monkeypatch.setattr(stress.stress_trained, "__defaults__", (lambda: None, stress.ADVERSARIES))
+    tree = json.loads(run(capsys, *QUICK, "--json"))
+    assert tree["is_kept"] is True
+    assert [one["adversary"] for one in tree["simulated"]] == ["always_min"]
+    assert set(tree["simulated"][0]["reached"]) == {*tree["trained"]["controls"], *tree["trained"]["left_out"]}
+    assert [one["setting"] for one in tree["trained"]["runs"]] == list(stress.SETTINGS)
+    assert "clip_range" in tree["trained"]["left_out"]
+
+
+def test_a_value_that_left_its_bounds_ends_with_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Strict(EnvelopeOracle):
+        def see(self, applied: Applied) -> list[str]:
+            return ["step 7, manager: dropout=0.9 is outside"]
+
+    monkeypatch.setattr(simulated_run, "EnvelopeOracle", Strict)
+    assert "always_max: step 7, manager: dropout=0.9 is outside" in run(capsys, *QUICK, "--simulate-only", code=1)
+    assert json.loads(run(capsys, *QUICK, "--simulate-only", "--json", code=1))["is_kept"] is False
+
+
+def test_without_torch_the_simulated_runs_remain(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise MissingExtraError("the trainings need torch, which is not installed", next_step="pip install 'trimtab[torch]'")
+
+    monkeypatch.setattr(stress, "_training", missing)
+    words = " ".join(run(capsys, *QUICK).split())
+    assert "No value left the envelope" in words
+    assert "the trainings need torch" in words
+    assert "pip install 'trimtab[torch]'" in words
+
+
+def test_an_envelope_that_is_not_there_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "next:" in run(capsys, preset="nothing", code=2)
+
+
+def test_numbers_out_of_range_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "20" in run(capsys, "--steps", "3", code=2)

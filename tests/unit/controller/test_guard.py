@@ -1,0 +1,323 @@
+"""The guard: harm beyond tolerance and noise is taken back, progress is not, and after enough failures it holds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from tests.builders import RECIPE, a_symptom, an_envelope
+from tests.fake_run import Run, propose
+from trimtab.actuation.binding import ReadBack
+from trimtab.controller.event import AnswerReceived, EnactmentFailed, ReadBackTaken, StepTaken
+from trimtab.controller.state import Phase
+from trimtab.controls.envelope import Authority
+from trimtab.controls.safeguards import Guard
+from trimtab.decision.action import Action, Adjust, Change, Rollback, RollbackAndAdjust, checkpoint_of
+from trimtab.decision.proposal import hold
+from trimtab.ledger.record import ActionIntended, HarmFound, ManagerFailed, ProblemNoticed
+
+HALVE = Adjust((Change("learning_rate", 5e-4),))
+
+
+def a_run(*objectives: float, **guard: Any) -> Run:
+    """A run with an evaluation every 100 steps at which the manager held, but for the last."""
+    known: dict[str, Any] = {"baseline_evaluations": 1}
+    settings = Guard(**(known | guard))
+    run = Run(an_envelope(guard=settings, authority=Authority(interventions=50, rollbacks=20)))
+    for number, objective in enumerate(objectives, start=1):
+        run.evaluate(number * 100, objective)
+        if number < len(objectives):
+            run.answer(number * 100 + 1, hold("wait"))
+            run.give(StepTaken(number * 100 + 10))
+    return run
+
+
+def intervened(*objectives: float, action: Action = HALVE, gain: float = 0.0, **guard: Any) -> Run:
+    run = a_run(*objectives, **guard)
+    run.intervene(len(objectives) * 100, action, gain=gain, within=3)
+    run.checkpoint(len(objectives) * 100 + 10)
+    return run
+
+
+def taken_back(run: Run) -> list[ActionIntended]:
+    return [record for record in run.records if isinstance(record, ActionIntended) and record.source == "guard"]
+
+
+def test_what_makes_the_objective_worse_goes_back_with_the_weights() -> None:
+    run = intervened(2.0, 1.9, 1.8, 1.7)
+    kinds = run.evaluate(500, 2.5)
+    assert kinds == ["evaluation_recorded", "intervention_measured", "harm_found"], "and the manager is not asked"
+    assert run.now.phase is Phase.WATCHING
+    assert run.give(StepTaken(501)) == ["verdict_given", "action_intended"]
+    [order] = taken_back(run)
+    assert (order.action, order.takes_back, order.recipe) == (Rollback("step-00000400"), 1, RECIPE)
+    run.done(501)
+    assert (run.now.recipe, run.now.objective, run.now.harm) == (RECIPE, 1.7, None)
+    assert [(one.source, one.taken_back, one.met) for one in run.now.interventions] == [
+        ("scripted", True, False),
+        ("guard", False, None),
+    ]
+    assert run.now.interventions_used == 1, "the guard does not spend the manager's authority"
+
+
+def test_what_only_slows_the_run_goes_back_and_the_progress_stays() -> None:
+    run = intervened(3.0, 2.6, 2.2, 1.8)
+    run.evaluate(500, 1.75)
+    run.give(StepTaken(501))
+    [order] = taken_back(run)
+    assert (order.action, order.recipe) == (Adjust((Change("learning_rate", 1e-3),)), RECIPE)
+    run.done(501)
+    assert run.now.recipe == RECIPE
+    assert run.now.objective == 1.75
+
+
+@pytest.mark.parametrize(
+    ("known", "after"),
+    [
+        ((3.0, 2.6, 2.2, 1.8), 1.55),  # progress at half the pace and more
+        ((2.0, 2.0, 2.0, 2.0), 2.03),  # within the tolerance
+        ((2.0, 2.2, 1.9, 2.1, 2.0), 2.25),  # within the noise
+        ((1.5, 1.6, 1.7, 1.8), 1.9),  # it was getting worse at that pace by itself
+        ((2.0,), 2.1),  # of the noise nothing is known
+    ],
+)
+def test_what_the_run_would_have_shown_anyway_is_no_harm(known: tuple[float, ...], after: float) -> None:
+    run = intervened(*known)
+    assert "harm_found" not in run.evaluate(len(known) * 100 + 100, after)
+
+
+@pytest.mark.parametrize(("known", "after"), [((2.0, 2.0, 2.0, 2.0), 2.05), ((1.5, 1.6, 1.7, 1.8), 2.1), ((2.0,), 2.2)])
+def test_more_than_that_is_harm(known: tuple[float, ...], after: float) -> None:
+    run = intervened(*known)
+    assert "harm_found" in run.evaluate(len(known) * 100 + 100, after)
+
+
+def test_a_manager_cannot_promise_harm_away() -> None:
+    run = intervened(2.0, 1.9, 1.8, 1.7, gain=-100.0)
+    assert "harm_found" in run.evaluate(500, 2.5)
+
+
+@pytest.mark.parametrize("objective", [math.nan, math.inf])
+def test_an_objective_that_is_no_number_is_harm(objective: float) -> None:
+    run = intervened(2.0, 1.9, 1.8, 1.7)
+    assert "harm_found" in run.evaluate(500, objective)
+    run.give(StepTaken(501))
+    assert checkpoint_of(taken_back(run)[0].action) == "step-00000400"
+
+
+def test_a_manager_cannot_shorten_the_watch() -> None:
+    run = a_run(2.0, 1.9, 1.8, 1.7)
+    run.intervene(400, HALVE, gain=-5.0, within=1)
+    run.evaluate(500, 1.65)
+    assert run.now.under_measurement() is None
+    run.answer(501, hold("wait"))
+    run.give(StepTaken(510))
+    assert "harm_found" in run.evaluate(600, 2.5)
+    run.give(StepTaken(601))
+    assert checkpoint_of(taken_back(run)[0].action) == "step-00000400"
+
+
+def test_nothing_is_found_before_the_lag_has_passed() -> None:
+    run = a_run(2.0, 1.9, 1.8, 1.7)
+    run.intervene(400, Adjust((Change("weight_decay", 0.1),)), within=3)
+    lag = run.now.envelope.control("weight_decay").effect_lag_steps
+    assert lag > 0
+    assert "harm_found" not in run.evaluate(410 + lag, 9.0)
+    assert "harm_found" in run.evaluate(411 + lag, 9.0)
+
+
+BACK_AND_HALVE = RollbackAndAdjust("step-00000200", (Change("learning_rate", 5e-4),))
+
+
+@pytest.mark.parametrize(
+    ("action", "after", "found"),
+    [
+        (Rollback("step-00000200"), 9.0, False),  # it has the recipe and the way of its checkpoint: nothing to take back
+        (BACK_AND_HALVE, 1.75, False),  # worse than its checkpoint, and better than the course that was left
+        (BACK_AND_HALVE, 2.0, True),
+    ],
+)
+def test_a_rollback_is_held_against_the_course_that_it_left(action: Action, after: float, found: bool) -> None:
+    run = intervened(1.6, 1.5, 1.7, 1.8, action=action)
+    assert ("harm_found" in run.evaluate(500, after)) is found
+    if found:
+        run.give(StepTaken(501))
+        run.done(501)
+        assert (taken_back(run)[0].action, run.now.recipe) == (Rollback("step-00000200"), RECIPE)
+
+
+def test_nobody_is_asked_before_the_run_has_a_pace_of_its_own() -> None:
+    run = Run(an_envelope(guard=Guard(baseline_evaluations=3)))
+    assert [run.evaluate(at, 2.0)[-1] for at in (100, 200, 300)] == ["evaluation_recorded"] * 2 + ["manager_asked"]
+    run = Run(an_envelope(guard=Guard(armed=False, baseline_evaluations=3)))
+    assert run.evaluate(100, 2.0)[-1] == "manager_asked"
+
+
+def test_a_disarmed_guard_does_nothing() -> None:
+    run = intervened(2.0, 1.9, 1.8, 1.7, armed=False)
+    assert "harm_found" not in run.evaluate(500, 9.0)
+
+
+def test_the_way_back_is_kept_while_an_intervention_is_measured() -> None:
+    run = intervened(2.0, 1.9, 1.5, 1.7)
+    for at in (411, 412, 413, 414, 415):
+        run.checkpoint(at)
+    assert "step-00000400" in run.ids
+    run.evaluate(500, 1.65)
+    run.answer(501, hold("wait"))
+    run.give(StepTaken(510))
+    run.evaluate(600, 1.6)
+    run.answer(601, hold("wait"))
+    run.give(StepTaken(610))
+    run.evaluate(700, 1.58)
+    run.answer(701, hold("wait"))
+    run.give(StepTaken(710))
+    run.checkpoint(720)
+    assert "step-00000400" not in run.ids
+
+
+def test_a_divergence_is_blamed_on_the_intervention_that_is_measured() -> None:
+    run = intervened(2.0, 1.9, 1.8, 1.7)
+    run.fault(450, "divergence")
+    [order] = taken_back(run)
+    assert (order.action, order.symptoms) == (Rollback("step-00000400"), ("divergence",))
+    run.done(450)
+    assert (run.now.recipe, run.now.reflex_rollbacks_used, run.now.taken_back_in_a_row) == (RECIPE, 0, 1)
+    run.fault(460, "divergence")
+    assert run.records[-1].kind == "action_intended"
+    assert len(taken_back(run)) == 1, "what comes after that is the reflex's"
+
+
+def test_an_open_question_is_closed_for_it() -> None:
+    run = intervened(2.0, 1.9, 1.8, 1.7)
+    run.evaluate(500, 1.65)
+    assert run.now.phase is Phase.ASKED
+    run.evaluate(550, 2.5)
+    assert run.give(StepTaken(551)) == ["manager_failed", "verdict_given", "action_intended"]
+    assert [record.problem for record in run.records if isinstance(record, ManagerFailed)] == ["superseded"]
+    run.done(551)
+    assert run.give(AnswerReceived(552, run.now.num_questions, propose(HALVE), 0.1)) == ["answer_dropped"]
+
+
+def failed(run: Run, at: int) -> int:
+    """Let the manager do harm once more after step ``at``; return the step from which it may do so again."""
+    options = run.briefings[-1].surface.adjustable
+    run.intervene(at, Adjust((Change(options[0].control, options[0].values[0]),)))
+    assert run.now.under_measurement() is not None
+    run.checkpoint(at + 10)
+    run.evaluate(at + 100, 9.0)
+    run.give(StepTaken(at + 101))
+    run.done(at + 101)
+    return at + 200
+
+
+def test_a_control_that_was_taken_back_is_held_twice_as_long_each_time() -> None:
+    run = a_run(2.0, 1.9, 1.8, 1.7, hold_evaluations=2, failures=9)
+    at = 400
+    for held in (200, 400, 800):
+        control = run.briefings[-1].surface.adjustable[0].control
+        at = failed(run, at)
+        assert dict(run.now.held_until)[control] == at - 99 + held
+        run.evaluate(at, 1.7)
+        assert control not in [options.control for options in run.briefings[-1].surface.adjustable]
+
+
+def test_after_enough_failures_in_a_row_the_recipe_is_held_and_that_is_said() -> None:
+    run = a_run(2.0, 1.9, 1.8, 1.7, failures=3, hold_evaluations=0)
+    at, num_questions = 400, 0
+    for _ in range(3):
+        assert not run.now.is_held
+        at = failed(run, at)
+        num_questions = run.now.num_questions
+        run.evaluate(at, 1.7)
+    assert run.now.is_held
+    assert run.now.num_questions == num_questions, "nobody is asked any more"
+    [said] = [record for record in run.records if isinstance(record, ProblemNoticed)]
+    assert said.problem == "the guard holds the recipe"
+    assert "3 interventions" in said.detail
+    assert run.now.recipe == RECIPE
+
+
+def test_a_gain_in_between_makes_the_count_begin_anew() -> None:
+    run = a_run(2.0, 1.9, 1.8, 1.7, failures=2, hold_evaluations=0)
+    at = failed(run, 400)
+    run.evaluate(at, 1.7)
+    run.intervene(at, HALVE, gain=0.05, within=1)
+    run.evaluate(at + 100, 1.6)
+    assert run.now.taken_back_in_a_row == 0
+
+
+def test_what_cannot_be_taken_back_is_said_once() -> None:
+    run = intervened(2.0, 1.9, 1.8, 1.7)
+    for checkpoint in list(run.ids):
+        run.evaluate(500, 2.5) if run.now.harm is None else None
+        run.give(StepTaken(501))
+        run.give(EnactmentFailed(501, run.now.recipe, "damaged", None, checkpoint))
+        break
+    assert run.now.harm is None
+    assert run.now.taken_back_in_a_row == 1, "a failed attempt counts, or it would be made for ever"
+    assert run.give(StepTaken(502)) == []
+
+
+def test_a_change_that_did_not_stick_is_not_judged() -> None:
+    run = intervened(2.0, 1.9, 1.8, 1.7)
+    run.give(ReadBackTaken(411, 1, (ReadBack("learning_rate", 5e-4, 1e-3, holds=False),)))
+    assert "harm_found" not in run.evaluate(500, 2.5)
+
+
+def test_the_harm_that_was_found_is_in_the_record() -> None:
+    run = intervened(2.0, 1.9, 1.8, 1.7)
+    run.evaluate(500, 2.5)
+    [harm] = [record for record in run.records if isinstance(record, HarmFound)]
+    assert (harm.intervention, harm.objective, harm.is_worse) == (1, 2.5, True)
+    assert harm.gain == pytest.approx(-0.8)
+    assert harm.expected == pytest.approx(0.05)
+    assert harm.tolerance == pytest.approx(0.034)
+
+
+def test_a_critical_symptom_with_the_evaluation_leaves_it_to_one_of_them() -> None:
+    run = intervened(2.0, 1.9, 1.8, 1.7)
+    run.evaluate(500, math.nan, a_symptom("non_finite", "critical", 500))
+    run.fault(501)
+    assert run.now.phase is Phase.ENACTING
+    run.done(501)
+    assert run.give(StepTaken(501)) == []
+    assert len(taken_back(run)) == 1
+
+
+def test_interventions_in_quick_succession_are_watched_and_taken_back_together() -> None:
+    run = a_run(2.6, 2.4, 2.2, 2.0)
+    lows = {"learning_rate": 5e-4, "dropout": 0.2, "weight_decay": 0.03}
+    objectives = iter((1.92, 1.855, 1.8))
+    kinds: list[str] = []
+    for number, (control, value) in enumerate(lows.items(), start=4):
+        assert "harm_found" not in kinds
+        run.intervene(number * 100, Adjust((Change(control, value),)), gain=-1.0, within=1)
+        run.checkpoint(number * 100 + 10)
+        kinds = run.evaluate(number * 100 + 100, next(objectives))
+    assert "harm_found" in kinds, "each lost little against the one before it"
+    run.give(StepTaken(701))
+    [order] = taken_back(run)
+    assert (order.takes_back, order.recipe) == (1, RECIPE)
+    run.done(701)
+    assert [one.taken_back for one in run.now.interventions] == [True, True, True, False]
+    assert run.now.taken_back_in_a_row == 1
+    assert {name for name, _ in run.now.held_until} == set(lows)
+
+
+def test_what_was_watched_to_the_end_is_a_new_beginning() -> None:
+    run = intervened(2.0, 1.9, 1.8, 1.7, gain=0.5)
+    for number, objective in enumerate((1.65, 1.6, 1.55)):
+        run.evaluate(500 + number * 100, objective)
+        run.answer(501 + number * 100, hold("wait"))
+        run.give(StepTaken(510 + number * 100))
+    run.evaluate(800, 1.5)
+    run.intervene(800, Adjust((Change("dropout", 0.2),)))
+    run.checkpoint(810)
+    run.evaluate(900, 1.9)
+    run.give(StepTaken(901))
+    [order] = taken_back(run)
+    assert order.takes_back == 2
+    assert order.recipe["learning_rate"] == 5e-4
