@@ -75,7 +75,7 @@ class Run:
             case Enact():
                 self.orders.append(effect.verified)
             case Shift() | Decay():
-                raise AssertionError("a fake run has no state to try anything on")
+                pass  # it has no state to try anything on; who tests trials gives `Shifted` himself
             case DeleteCheckpoint():
                 self.deleted.append(effect.checkpoint)
         return []

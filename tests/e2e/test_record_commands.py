@@ -28,7 +28,7 @@ PLAN = [
             "expectation": {"gain": 0.0, "within_evaluations": 1},
         },
     }
-    for step, name, value in ((20, "dropout", 0.1), (80, "dropout", 0.2))
+    for step, name, value in ((60, "dropout", 0.1), (80, "weight_decay", 0.1))
 ]
 
 pytestmark = pytest.mark.timeout(180)
@@ -121,7 +121,7 @@ def test_a_killed_run_is_resumed_exactly(finished: Path, tmp_path: Path) -> None
     assert sum(isinstance(record, RunResumed) for record in records) == 1
     course = [entry.record for entry in iter_course(ledger)]
     assert isinstance(course[-1], RunEnded)
-    assert [record.step for record in course if isinstance(record, ActionApplied)] == [21, 81]
+    assert [record.step for record in course if isinstance(record, ActionApplied)] == [61, 81]
     assert verify_file(ledger).ok
     replayed = trimtab("replay", "run", cwd=tmp_path)
     assert replayed.returncode == 0, replayed.stdout
@@ -157,19 +157,19 @@ def test_a_fork_says_what_a_decision_was_worth(finished: Path) -> None:
         for branch in ("control-0", "treated-0")
     }
     kinds = {branch: [record.proposal.action.kind for record in given] for branch, given in answers.items()}
-    assert kinds["control-0"] == ["adjust", "no_action", "no_action", "adjust", "no_action"]
-    assert kinds["treated-0"] == ["no_action", "no_action", "no_action", "adjust", "no_action"]
+    assert kinds["control-0"] == ["adjust", "adjust", "no_action"]
+    assert kinds["treated-0"] == ["no_action", "adjust", "no_action"]
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--at", "99", "--without"), "the run has no such decision; received 99; allowed: 1 to 5"),
+        (("--at", "99", "--without"), "the run has no such decision; received 99; allowed: 1 to 3"),
         (("--at", "1"), "say what happens in place of the decision"),
         (("--at", "1", "--with", "dropout=0.9"), "this value is not executable now"),
         (("--at", "1", "--with", "nonsense"), "this is no action"),
         (("--at", "1", "--with", "dropout=0.1"), "that is what was answered, so nothing would change"),
-        (("--at", "2", "--without"), "that is what was answered, so nothing would change"),
+        (("--at", "3", "--without"), "that is what was answered, so nothing would change"),
     ],
 )
 def test_a_fork_that_cannot_be_is_refused_before_anything_runs(finished: Path, words: tuple[str, ...], said: str) -> None:

@@ -16,12 +16,14 @@ from trimtab.controller.event import (
     ReadBackTaken,
     RunClosed,
     RunWentOn,
+    Shifted,
+    StepTaken,
 )
 from trimtab.controller.state import State
 from trimtab.controller.transitions import fold
 from trimtab.controls.envelope import Authority
 from trimtab.decision.action import Adjust, Change, Rollback
-from trimtab.ledger.record import Origin, Record, RunResumed
+from trimtab.ledger.record import Origin, Record, RunResumed, TrialBegan, TrialEnded, TrialMoved
 
 
 def records_of_a_run() -> list[Record]:
@@ -36,8 +38,27 @@ def records_of_a_run() -> list[Record]:
     run.evaluate(600, -0.0)
     _resumed(run, origin=Origin("branch", "another", "a" * 64, 2, "nothing", 7))
     run.evaluate(600, 5e-324)
-    run.give(RunClosed(600, "finished"))
+    _harmed(run)
+    _tried(run)
+    run.give(RunClosed(900, "finished"))
     return run.records
+
+
+def _harmed(run: Run) -> None:
+    option = next(option for option in run.briefings[-1].surface.adjustable if option.control == "weight_decay")
+    run.intervene(600, Adjust((Change("weight_decay", option.values[0]),)), within=3)
+    run.evaluate(700, 3.0)
+    run.give(StepTaken(701))
+    run.done(701)
+
+
+def _tried(run: Run) -> None:
+    recipe, action = run.now.recipe, Adjust((Change("dropout", 0.3),))
+    run.give(Shifted(710, TrialBegan(710, 1, run.now.num_questions, action, recipe, ("plateau",), "perhaps", None)))
+    run.give(Shifted(770, TrialMoved(770, 1, "candidate", is_decaying=False, recipe=recipe, went_back=True)))
+    run.give(Shifted(830, TrialMoved(830, 1, "candidate", is_decaying=True, recipe=recipe, went_back=False)))
+    run.evaluate(850, math.inf, checkpoint=False)
+    run.give(Shifted(851, TrialEnded(851, 1, "lost", "not better", 81, recipe, went_back=True)))
 
 
 def _answered(run: Run) -> None:

@@ -97,9 +97,7 @@ def find_harm(state: State, step: int, objective: float) -> HarmFound | None:
     goal = state.envelope.objective
     known = [value for at, value in state.objectives if at <= intervention.step]
     evaluations = sum(at > intervention.step for at, _ in state.objectives) + 1
-    pace = 0.0 if checkpoint_of(intervention.action) else _pace(goal, known)
-    slowed = _SLOWER_AT_ONCE * sum(_SLOWER_EACH_TIME**number for number in range(evaluations))
-    expected = pace * (slowed if pace > 0 else evaluations)
+    expected = 0.0 if checkpoint_of(intervention.action) else _foreseen(goal, known, evaluations)
     borne = _borne(state, known, start)
     gain = goal.gain(start, objective) if math.isfinite(objective) else -math.inf
     if expected - gain <= borne:
@@ -147,14 +145,20 @@ def _start(intervention: Intervention) -> float | None:
     return start if start is not None and math.isfinite(start) else None
 
 
-def _pace(goal: Objective, known: list[float]) -> float:
-    """Return the gain from one evaluation to the next, of late; 0 while it is not known.
+def _foreseen(goal: Objective, known: list[float], evaluations: int) -> float:
+    """Return the gain after so many evaluations if the run goes on by itself; 0 while its pace is not known.
 
-    The newest gain if that is less than usual: most runs get slower, and the median lags behind.
+    Most runs get slower: the newest gain counts if it is less than usual, and each next one is foreseen as less by as much.
     """
     gains = [goal.gain(one, other) for one, other in pairwise(known[-_PACE_OVER - 1 :])]
-    usual = statistics.median(gains) if gains else 0.0
-    return max(0.0, min(usual, gains[-1])) if usual > 0 else usual
+    if len(gains) < 2:
+        return 0.0
+    usual = statistics.median(gains)
+    if usual <= 0:
+        return usual * evaluations
+    pace = max(0.0, min(usual, gains[-1]))
+    slower = min(_SLOWER_EACH_TIME, pace / usual)
+    return _SLOWER_AT_ONCE * pace * sum(slower**number for number in range(evaluations))
 
 
 def _borne(state: State, known: list[float], start: float) -> float:

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import trimtab
 from tests.integration.pytorch.conftest import WORKLOADS, Workload, digest, mlp, supervise
 from tests.integration.pytorch.managed import adjust, boundary, records, script
+from trimtab.cli.app import app
 from trimtab.controls.safeguards import Canary
 from trimtab.decision.action import Action, Rollback, SkipBatches
 from trimtab.errors import CheckpointError, UsageError
+from trimtab.ledger.reading import read_ledger
 from trimtab.ledger.record import (
     ActionApplied,
     ActionIntended,
@@ -26,6 +29,8 @@ from trimtab.ledger.record import (
     TrialMoved,
     VerdictGiven,
 )
+from trimtab.report.account import Tried
+from trimtab.report.timeline import build_timeline
 from trimtab.runtime.supervisor import Supervisor
 
 H, D, EVERY = 6, 3, 10
@@ -288,3 +293,19 @@ def test_a_loop_can_see_that_it_is_in_a_trial(tmp_path: Path) -> None:
         note = lambda step: seen.append(step) if it.in_trial else None  # noqa: E731 - read again at every call
         workload.train(60, it, lambda: favour(1.0, 2.0)(it.num_steps), after_step=note)
     assert seen == list(range(FORK, END))
+
+
+@pytest.mark.parametrize(("candidate", "ending"), [(1.0, "applied"), (3.0, "not_better")])
+def test_a_trial_is_told_from_its_beginning_to_its_cost(candidate: float, ending: str, tmp_path: Path) -> None:
+    _, supervisor = tried(tmp_path, adjust(dropout=0.3), favour(candidate, 2.0))
+    timeline = build_timeline(entry.record for entry in read_ledger(supervisor.run_directory.ledger))
+    decision = next(one for one in timeline.decisions if one.tried is not None)
+    outcome, cost = ("won" if ending == "applied" else "lost"), H + 2 * (D + 1)
+    told = f"val/loss {candidate:g} with it, 2 without"
+    assert decision.tried == Tried(FORK, END, outcome, told, cost)
+    assert decision.ending == ending
+    summary = timeline.summary
+    assert (summary.trials, summary.trials_won, summary.trial_steps) == (1, int(ending == "applied"), cost)
+    shown = CliRunner().invoke(app, ["show", str(supervisor.run_directory.path), "--all"])
+    assert f"{outcome} · steps {FORK} to {END}, {cost} steps spent" in " ".join(shown.output.split())
+    assert f"1 trial, {int(ending == 'applied')} won" in shown.output

@@ -13,6 +13,7 @@ from torch import nn
 
 from tests.integration.pytorch.conftest import WORKLOADS, Workload, supervise
 from tests.integration.pytorch.managed import adjust, boundary, script
+from trimtab.controls.safeguards import Canary, Guard
 from trimtab.decision.action import Rollback
 from trimtab.ledger.course import iter_course
 from trimtab.ledger.reading import read_ledger
@@ -79,6 +80,19 @@ def story(path: Path) -> list[str]:
 
 def given_up(path: Path) -> set[str]:
     return {record.checkpoint for record in course(path) if isinstance(record, CheckpointDeleted)}
+
+
+def test_a_run_that_dies_during_a_trial_makes_it_again(tmp_path: Path) -> None:
+    envelope = boundary(canary=Canary("win", steps=5, decay_steps=2, budget=1.0), guard=Guard(baseline_evaluations=1))
+    kills = {11, 13, 17, 22, 24, 27, 33, 40, 47}
+    whole = killed_at("mlp", tmp_path / "whole", kills, envelope=envelope)
+    kinds = [record.kind for record in course(tmp_path / "whole")]
+    assert kinds.count("trial_ended") >= 2
+    for kill in sorted(kills):
+        path = tmp_path / f"killed-{kill}"
+        resumed = run("mlp", path, resume=True, envelope=envelope)
+        assert resumed.hashes == whole.hashes[STEPS - len(resumed.hashes) :], f"killed at {kill}"
+        assert story(path) == story(tmp_path / "whole"), f"killed at {kill}"
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

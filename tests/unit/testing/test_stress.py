@@ -33,9 +33,9 @@ STEPS = 60
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     torch.set_num_threads(1)
-    logging.getLogger("trimtab").setLevel(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, logger="trimtab")
 
 
 def trial(final: float, seed: int = 0, **changes: Any) -> Trial:

@@ -137,7 +137,7 @@ def supervise(
     spec = read_manager(manager, allowed.manager, is_asked=not repeats)
     allowed = replace(allowed, manager=settled(allowed.manager, spec))
     with ExitStack() as undo:  # gives back what was claimed and removes what was created if attaching fails half-way
-        decay = _decay(undo, unwrap(optimizer), allowed, loader)
+        decay = _decay(undo, optimizer, allowed, loader)
         found = _kept(undo, survey(training, allowed.controls, allowed.deliberation.boundary_every_steps))
         found.refuse_impossible()
         allowed = replace(allowed, controls=tuple(finding.control for finding in found.preflight.findings))
@@ -284,7 +284,7 @@ def _decay(undo: ExitStack, optimizer: Optimizer, allowed: Envelope, loader: obj
             received="no loader" if loader is None else f"{type(loader).__name__} without state_dict and load_state_dict",
             next_step="pass loader=, such as trimtab.ResumableLoader, or set canary.mode to none",
         )
-    return _kept(undo, OptimizerRateDecay(optimizer))
+    return _kept(undo, OptimizerRateDecay(unwrap(optimizer)))
 
 
 def _with_rejected(
