@@ -55,8 +55,8 @@ def _harmed(run: Run) -> None:
 def _tried(run: Run) -> None:
     recipe, action = run.now.recipe, Adjust((Change("dropout", 0.3),))
     run.give(Shifted(710, TrialBegan(710, 1, run.now.num_questions, action, recipe, ("plateau",), "perhaps", None)))
-    run.give(Shifted(770, TrialMoved(770, 1, "candidate", is_decaying=False, recipe=recipe, went_back=True)))
-    run.give(Shifted(830, TrialMoved(830, 1, "candidate", is_decaying=True, recipe=recipe, went_back=False)))
+    run.give(Shifted(770, TrialMoved(770, 1, "candidate", "arm", recipe, went_back=True)))
+    run.give(Shifted(830, TrialMoved(830, 1, "candidate", "decay", recipe, went_back=False)))
     run.evaluate(850, math.inf, checkpoint=False)
     run.give(Shifted(851, TrialEnded(851, 1, "lost", "not better", 81, recipe, went_back=True)))
 

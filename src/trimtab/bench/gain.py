@@ -46,6 +46,7 @@ TUNING_SEEDS: Final = (100, 101)
 TUNED_FACTORS: Final = (0.1, 0.3, 1.0, 3.0)
 _PLATEAU_FACTOR: Final = 0.5
 _PLATEAU_PATIENCE: Final = 2
+_LOOKS_AT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class GainSpec:
         canary_budget: Share of the steps that trials may cost; None for no canary.
         canary_steps: Steps of a trial's arm; None for the task's own.
         decay_steps: Steps of its decay; None for the task's own.
+        canary_look: Whether its arms are looked at early, after a third of their steps.
         rate_factor: Factor on the rate of the fixed recipe.
     """
 
@@ -72,6 +74,7 @@ class GainSpec:
     canary_budget: float | None = None
     canary_steps: int | None = None
     decay_steps: int | None = None
+    canary_look: bool = True
     rate_factor: float = 1.0
 
 
@@ -127,7 +130,7 @@ def canary_of(spec: GainSpec) -> Canary:
     kind = KINDS[spec.task]
     steps = kind.canary_steps if spec.canary_steps is None else spec.canary_steps
     decay = kind.decay_steps if spec.decay_steps is None else spec.decay_steps
-    return Canary("win", steps, decay, spec.canary_budget)
+    return Canary("win", steps, steps // _LOOKS_AT if spec.canary_look else 0, decay, budget=spec.canary_budget)
 
 
 def run(spec: GainSpec) -> GainRun:

@@ -3,9 +3,10 @@
 The arms, in order, each of `Canary.steps` steps on the same batches with the same random numbers:
 1. no_action: the run's own course; its end is kept.
 2. candidate: from the fork, with the action carried out; its end is kept.
-Then from each of the two ends the rate decays to zero over `Canary.decay_steps` steps, and the objective is evaluated. The
-run goes on from what was kept of the better arm; all other steps are the trial's cost. One step of the loop is lost behind
-each evaluation, since a state is changed inside `Supervisor.step` alone.
+After `Canary.look_steps` each arm is evaluated for a first time and goes on; the candidate does not if it is worse by more than
+the guard bears. Then from each of the two ends the rate decays to zero over `Canary.decay_steps` steps, and the objective is
+evaluated. The run goes on from what was kept of the better arm; all other steps are the trial's cost. One step of the loop is
+lost behind each evaluation: it may have drawn random numbers, and a state is changed inside `Supervisor.step` alone.
 
 References:
     Wu et al. (2018), Understanding short-horizon bias in stochastic meta-optimization: why the rate decays first.
@@ -14,25 +15,34 @@ References:
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 from trimtab.controller.draft import Draft
 from trimtab.controller.effect import Decay, Shift
 from trimtab.controller.event import Shifted, ShiftFailed, TrialCutOff
+from trimtab.controller.noise import borne
 from trimtab.controller.state import Question, State, Trial
 from trimtab.controls.safeguards import Canary
 from trimtab.decision.action import Action, NoAction, Rollback, Stop
 from trimtab.decision.proposal import Proposal
+from trimtab.decision.surface import Surface
 from trimtab.ledger.record import Arm, ProblemNoticed, TrialBegan, TrialEnded, TrialMeasured, TrialMoved, TrialOutcome
 from trimtab.verification.verdict import Rejection, VerifiedAction
 
 START: Final = "start"
+LOOK: Final = "look"
 NOT_EVALUATED: Final = "the loop did not evaluate when supervisor.evaluation_due"
 
 
 def cost(canary: Canary) -> int:
     """Return the most steps that a trial costs."""
-    return canary.steps + 2 * (canary.decay_steps + 1)
+    return canary.steps + 2 * (canary.decay_steps + 1) + (2 if has_look(canary) else 0)
+
+
+def has_look(canary: Canary) -> bool:
+    """Return whether arms are looked at early."""
+    return 0 < canary.look_steps < canary.steps
 
 
 def length(canary: Canary) -> int:
@@ -41,8 +51,30 @@ def length(canary: Canary) -> int:
 
 
 def is_tried(state: State, action: Action) -> bool:
-    """Return whether the manager's ``action`` is one that a trial can compare."""
-    return state.envelope.canary.mode != "none" and not isinstance(action, (NoAction, Stop))
+    """Return whether the manager's ``action`` needs a trial; no way back to a state that was measured to be better does."""
+    if state.envelope.canary.mode == "none" or isinstance(action, (NoAction, Stop)):
+        return False
+    return not (isinstance(action, Rollback) and action.checkpoint in measured_better(state))
+
+
+def measured_better(state: State) -> tuple[str, ...]:
+    """Return the checkpoints that are better than the newest evaluation by more than is noise."""
+    if not state.objectives:
+        return ()
+    known = [value for _, value in state.objectives]
+    now, goal = known[-1], state.envelope.objective
+    least = borne(state.envelope.guard, known, now)
+    scores = [(saved.id, saved.score) for saved in state.checkpoints if not saved.is_left and saved.score is not None]
+    return tuple(id for id, score in scores if not math.isfinite(now) or goal.gain(now, score) > least)
+
+
+def open_surface(state: State, surface: Surface, step: int) -> Surface:
+    """Return what of an action surface can be carried out after ``step`` though nothing can be tried."""
+    if state.envelope.canary.mode != "win" or objection(state, step) is None:
+        return surface
+    better = measured_better(state)
+    rollbacks = tuple(replace(option, adjustable=()) for option in surface.rollbacks if option.checkpoint in better)
+    return Surface((), rollbacks, 0, 0, may_stop=surface.may_stop)
 
 
 def objection(state: State, step: int) -> Rejection | None:
@@ -60,7 +92,9 @@ def objection(state: State, step: int) -> Rejection | None:
 def is_due(state: State, step: int) -> bool:
     """Return whether an arm is to be evaluated after ``step``."""
     trial = state.trial
-    return trial is not None and trial.is_decaying and step - trial.since == state.envelope.canary.decay_steps
+    if trial is None or trial.leg == "arm":
+        return False
+    return step - trial.since == (0 if trial.leg == "look" else state.envelope.canary.decay_steps)
 
 
 def begin(draft: Draft, at: int, verified: VerifiedAction, question: Question, proposal: Proposal) -> None:
@@ -84,19 +118,26 @@ def advance(draft: Draft, at: int) -> None:
     if trial is None:
         return
     since = at - trial.since
-    if not trial.is_decaying and since >= canary.steps:
+    if trial.leg == "look":
+        if since:
+            _end_of_look(draft, at, trial)
+    elif trial.leg == "decay":
+        if since > canary.decay_steps:
+            _end_of_decay(draft, at, trial)
+        elif since < canary.decay_steps:
+            draft.effects.append(Decay(_factor(canary, since + 1)))
+    elif since >= canary.steps:
         _end_of_arm(draft, at, trial)
-    elif trial.is_decaying and since > canary.decay_steps:
-        _end_of_decay(draft, at, trial)
-    elif trial.is_decaying and since < canary.decay_steps:
-        draft.effects.append(Decay(_factor(canary, since + 1)))
+    elif has_look(canary) and since == canary.look_steps and not trial.is_looked_at:
+        moved = TrialMoved(at, trial.number, trial.arm, "look", draft.state.recipe, went_back=False)
+        draft.effects.append(Shift(moved, keep=LOOK))
 
 
 def evaluated(draft: Draft, at: int, objective: float) -> None:
     """Take in the evaluation of an arm."""
     trial = draft.state.trial
     if trial is not None and is_due(draft.state, at):
-        draft.append(TrialMeasured(at, trial.number, trial.arm, objective))
+        draft.append(TrialMeasured(at, trial.number, trial.arm, trial.leg, objective))
 
 
 def on_shift(draft: Draft, event: Shifted | ShiftFailed | TrialCutOff) -> None:
@@ -110,7 +151,7 @@ def on_shift(draft: Draft, event: Shifted | ShiftFailed | TrialCutOff) -> None:
         return
     draft.append(event.record)
     trial, canary = draft.state.trial, draft.state.envelope.canary
-    if trial is not None and trial.is_decaying and canary.decay_steps:
+    if trial is not None and trial.leg == "decay" and canary.decay_steps:
         draft.effects.append(Decay(_factor(canary, 1)))
 
 
@@ -119,14 +160,14 @@ def _on_failure(draft: Draft, event: ShiftFailed) -> None:
     at, trial = event.step, draft.state.trial
     if trial is None:  # not even the fork could be kept
         draft.append(ProblemNoticed(at, "a trial could not begin", event.problem))
-    elif event.went_back:
-        _end(draft, at, trial, "lost", event.problem)
+    elif event.attempted:
+        _go_back(draft, at, trial, "lost", event.problem)
     else:
-        is_on_course = trial.arm == "no_action" and not trial.is_decaying
-        spent = 0 if is_on_course else at - trial.began
+        is_off = event.went_back or not _is_on_course(trial, at)
+        spent = at - trial.began if is_off else trial.since - trial.began
         draft.append(TrialEnded(at, trial.number, "abandoned", event.problem, spent, event.recipe, went_back=False))
         checkpoint = next((saved for saved in reversed(draft.state.checkpoints) if not saved.is_left), None)
-        if not is_on_course and checkpoint is not None:
+        if is_off and checkpoint is not None:
             verified = draft.judge(at, Rollback(checkpoint.id), "guard")
             if verified is not None:
                 draft.intend(at, verified, (), "the state before a trial could not be brought back from memory")
@@ -137,11 +178,9 @@ def fault(draft: Draft, at: int, why: str) -> bool:
     trial = draft.state.trial
     if trial is None:
         return False
-    if trial.arm == "no_action" and not trial.is_decaying:
-        _end(draft, at, trial, "abandoned", why)
-        return False  # it is a fault of the run itself
+    is_own = _is_on_course(trial, at)
     _end(draft, at, trial, "lost" if trial.arm == "candidate" else "abandoned", why)
-    return True
+    return not is_own
 
 
 def ended(draft: Draft, at: int, why: str = "", *, is_applied: bool) -> None:
@@ -150,23 +189,32 @@ def ended(draft: Draft, at: int, why: str = "", *, is_applied: bool) -> None:
     if trial is None:
         return
     if is_applied:
-        spent, why = at - trial.began - draft.state.envelope.canary.steps, _compared(draft.state, trial)
+        spent, why = at - trial.began - draft.state.envelope.canary.steps, _compared(draft.state, dict(trial.objectives))
         draft.append(TrialEnded(at, trial.number, "won", why, spent, draft.state.recipe, went_back=False))
     else:
         _end(draft, at, trial, "abandoned", why)
 
 
+def _end_of_look(draft: Draft, at: int, trial: Trial) -> None:
+    looks = dict(trial.looks)
+    if trial.arm == "candidate" and len(looks) == 2 and _is_clearly_worse(draft.state, looks):
+        _end(draft, at, trial, "lost", f"{_compared(draft.state, looks)}, at the early look")
+        return
+    moved = TrialMoved(at, trial.number, trial.arm, "arm", draft.state.recipe, went_back=True)
+    draft.effects.append(Shift(moved, back_to=LOOK, for_the_last_time=True))
+
+
 def _end_of_arm(draft: Draft, at: int, trial: Trial) -> None:
     if trial.arm == "candidate":
-        moved = TrialMoved(at, trial.number, "candidate", is_decaying=True, recipe=draft.state.recipe, went_back=False)
+        moved = TrialMoved(at, trial.number, "candidate", "decay", draft.state.recipe, went_back=False)
         draft.effects.append(Shift(moved, keep="candidate"))
         return
     verified = draft.verified(at, trial.action)
     if verified is None:
         _end(draft, at, trial, "abandoned", "the action is not executable any more")
         return
-    moved = TrialMoved(at, trial.number, "candidate", is_decaying=False, recipe=verified.recipe, went_back=True)
-    draft.effects.append(Shift(moved, keep="no_action", back_to=START, attempt=verified))
+    moved = TrialMoved(at, trial.number, "candidate", "arm", verified.recipe, went_back=True)
+    draft.effects.append(Shift(moved, keep="no_action", back_to=START, for_the_last_time=True, attempt=verified))
 
 
 def _end_of_decay(draft: Draft, at: int, trial: Trial) -> None:
@@ -174,10 +222,10 @@ def _end_of_decay(draft: Draft, at: int, trial: Trial) -> None:
     if trial.arm not in values:
         _end(draft, at, trial, "abandoned", NOT_EVALUATED)
     elif trial.arm == "candidate":
-        moved = TrialMoved(at, trial.number, "no_action", is_decaying=True, recipe=trial.base, went_back=True)
+        moved = TrialMoved(at, trial.number, "no_action", "decay", trial.base, went_back=True)
         draft.effects.append(Shift(moved, back_to="no_action"))
     elif not _counts(draft.state, values):
-        _end(draft, at, trial, "lost", _compared(draft.state, trial))
+        _end(draft, at, trial, "lost", _compared(draft.state, values))
     elif (verified := draft.verified(at, trial.action)) is None:
         _end(draft, at, trial, "abandoned", "the action is not executable any more")
     else:
@@ -186,13 +234,34 @@ def _end_of_decay(draft: Draft, at: int, trial: Trial) -> None:
 
 def _end(draft: Draft, at: int, trial: Trial, outcome: TrialOutcome, why: str) -> None:
     """End the trial on the run's own course."""
-    steps = draft.state.envelope.canary.steps
-    if trial.arm == "no_action" and not trial.is_decaying:
-        draft.append(TrialEnded(at, trial.number, outcome, why, 0, draft.state.recipe, went_back=False))
-        return
-    spent = at - trial.began - steps
+    if _is_on_course(trial, at):
+        spent = trial.since - trial.began if trial.leg == "arm" else 0
+        draft.append(TrialEnded(at, trial.number, outcome, why, spent, draft.state.recipe, went_back=False))
+    elif trial.arm == "no_action" and trial.leg == "look":
+        spent = at - trial.began - draft.state.envelope.canary.look_steps
+        draft.effects.append(Shift(TrialEnded(at, trial.number, outcome, why, spent, trial.base, went_back=True), back_to=LOOK))
+    else:
+        _go_back(draft, at, trial, outcome, why)
+
+
+def _go_back(draft: Draft, at: int, trial: Trial, outcome: TrialOutcome, why: str) -> None:
+    """End the trial at the end of the arm of no_action."""
+    spent = at - trial.began - draft.state.envelope.canary.steps
     record = TrialEnded(at, trial.number, outcome, why, spent, trial.base, went_back=True)
     draft.effects.append(Shift(record, back_to="no_action"))
+
+
+def _is_on_course(trial: Trial, at: int) -> bool:
+    """Return whether the state is the run's own."""
+    return trial.arm == "no_action" and (trial.leg == "arm" or (trial.leg == "look" and at == trial.since))
+
+
+def _is_clearly_worse(state: State, looks: dict[Arm, float]) -> bool:
+    candidate, held = looks["candidate"], looks["no_action"]
+    if not math.isfinite(held):
+        return False
+    least = borne(state.envelope.guard, [value for _, value in state.objectives], held)
+    return not math.isfinite(candidate) or state.envelope.objective.gain(held, candidate) < -least
 
 
 def _counts(state: State, values: dict[Arm, float]) -> bool:
@@ -206,8 +275,7 @@ def _counts(state: State, values: dict[Arm, float]) -> bool:
     return gain > margin if canary.mode == "win" else gain >= -margin
 
 
-def _compared(state: State, trial: Trial) -> str:
-    values = dict(trial.objectives)
+def _compared(state: State, values: dict[Arm, float]) -> str:
     return f"{state.envelope.objective.signal} {values['candidate']:.6g} with it, {values['no_action']:.6g} without"
 
 

@@ -44,12 +44,14 @@ class Shift:
         record: What is recorded once it is done.
         keep: Name under which the present state is kept in memory; empty for not at all.
         back_to: Name of a kept state that is brought back; empty for none.
+        for_the_last_time: Whether that one is given up then.
         attempt: The action that is then carried out.
     """
 
     record: TrialBegan | TrialMoved | TrialEnded
     keep: str = ""
     back_to: str = ""
+    for_the_last_time: bool = False
     attempt: VerifiedAction | None = None
 
 

@@ -159,12 +159,14 @@ class ShiftFailed:
         recipe: What is in force, read from the live objects.
         problem: What went wrong.
         went_back: Whether a kept state was brought back before.
+        attempted: Whether it was the action of a candidate that failed, behind that.
     """
 
     step: int
     recipe: Recipe
     problem: str
-    went_back: bool
+    went_back: bool = False
+    attempted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

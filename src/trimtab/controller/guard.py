@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import Final
 
 from trimtab.controller.measuring import lag_steps
+from trimtab.controller.noise import borne
 from trimtab.controller.state import State
 from trimtab.controls.envelope import Objective
 from trimtab.controls.standing import Checkpoint
@@ -31,10 +32,6 @@ from trimtab.ledger.record import HarmFound
 _PACE_OVER: Final = 4  # gains between evaluations of which the pace is the median
 _SLOWER_AT_ONCE: Final = 0.5
 _SLOWER_EACH_TIME: Final = 0.8
-_NOISE_KNOWN_FROM: Final = 4  # evaluations
-_WIDER_WHILE_UNKNOWN: Final = 3.0
-_MAD_TO_DEVIATION: Final = 1.4826  # of a normal distribution
-_SECOND_DIFFERENCES: Final = math.sqrt(6.0)  # their standard deviation, in units of that of independent noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +95,12 @@ def find_harm(state: State, step: int, objective: float) -> HarmFound | None:
     known = [value for at, value in state.objectives if at <= intervention.step]
     evaluations = sum(at > intervention.step for at, _ in state.objectives) + 1
     expected = 0.0 if checkpoint_of(intervention.action) else _foreseen(goal, known, evaluations)
-    borne = _borne(state, known, start)
+    least_harm = borne(state.envelope.guard, known, start)
     gain = goal.gain(start, objective) if math.isfinite(objective) else -math.inf
-    if expected - gain <= borne:
+    if expected - gain <= least_harm:
         return None
-    is_worse = gain < min(0.0, expected) - borne
-    return HarmFound(step, intervention.number, objective, gain, expected, borne, is_worse)
+    is_worse = gain < min(0.0, expected) - least_harm
+    return HarmFound(step, intervention.number, objective, gain, expected, least_harm, is_worse)
 
 
 def take_back(state: State, harm: HarmFound) -> TakeBack | None:
@@ -159,15 +156,3 @@ def _foreseen(goal: Objective, known: list[float], evaluations: int) -> float:
     pace = max(0.0, min(usual, gains[-1]))
     slower = min(_SLOWER_EACH_TIME, pace / usual)
     return _SLOWER_AT_ONCE * pace * sum(slower**number for number in range(evaluations))
-
-
-def _borne(state: State, known: list[float], start: float) -> float:
-    """Return the shortfall that is borne: the tolerance, or the noise if that is more."""
-    guard = state.envelope.guard
-    tolerance = guard.tolerance * abs(start)
-    if len(known) < _NOISE_KNOWN_FROM:
-        return tolerance * _WIDER_WHILE_UNKNOWN
-    # Second differences, since those of a steady trend are zero; the median, since one jump is no noise.
-    bends = [abs(one - 2 * two + three) for one, two, three in zip(known, known[1:], known[2:], strict=False)]
-    noise = _MAD_TO_DEVIATION * statistics.median(bends) / _SECOND_DIFFERENCES
-    return max(tolerance, guard.noise_factor * noise)

@@ -13,7 +13,7 @@ from trimtab.decision.briefing import Briefing, Intervention
 from trimtab.decision.proposal import Expectation, Proposal
 from trimtab.decision.schedule import Schedule
 from trimtab.diagnosis.base import Symptom
-from trimtab.ledger.record import ActionIntended, Arm, HarmFound
+from trimtab.ledger.record import ActionIntended, Arm, HarmFound, TrialLeg
 
 
 class Phase(StrEnum):
@@ -76,10 +76,13 @@ class Trial:
         began: Step after which the state was forked.
         lineage_step: Steps that the forked weights had been through.
         base: The recipe of the fork.
-        since: Step after which the present arm, or its decay, began.
+        since: Step after which the present leg began; of one that went on after an early look, the step at which it would
+            have begun without it.
         arm: The present arm.
-        is_decaying: Whether its rate decays.
-        objectives: Pairs of an arm and its objective, as far as evaluated.
+        leg: Its present leg.
+        is_looked_at: Whether the early look of this arm is over.
+        looks: Pairs of an arm and its objective at the early look, as far as evaluated.
+        objectives: Pairs of an arm and its objective after its decay, as far as evaluated.
     """
 
     number: int
@@ -92,7 +95,9 @@ class Trial:
     base: Recipe
     since: int
     arm: Arm = "no_action"
-    is_decaying: bool = False
+    leg: TrialLeg = "arm"
+    is_looked_at: bool = False
+    looks: tuple[tuple[Arm, float], ...] = ()
     objectives: tuple[tuple[Arm, float], ...] = ()
 
 

@@ -253,8 +253,6 @@ def _is_pointless(state: State, event: EvaluationReported) -> bool:
     is_over = state.stop_reason is not None or is_late or state.harm is not None
     guard = state.envelope.guard
     is_over = is_over or (guard.armed and state.num_evaluations < guard.baseline_evaluations)
-    # What cannot be tried would not be applied: nobody need be asked.
-    is_over = is_over or (state.envelope.canary.mode == "win" and canary.objection(state, applies_at) is not None)
     is_critical = any(symptom.severity == "critical" for symptom in event.symptoms)
     return is_over or (is_critical and state.envelope.reflex.armed)
 
@@ -264,7 +262,7 @@ def _ask(draft: Draft, event: EvaluationReported) -> None:
     # What will be executable when the answer is applied, not now: a dwell may end in between.
     applies_at = state.envelope.applies_at(event.step)
     standing = state.standing(applies_at)
-    surface = build_surface(state.envelope, standing)
+    surface = canary.open_surface(state, build_surface(state.envelope, standing), applies_at)
     if surface.is_empty:
         return
     briefing = Briefing(

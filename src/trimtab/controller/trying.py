@@ -22,17 +22,32 @@ def tried(state: State, record: TrialBegan | TrialMoved | TrialMeasured | TrialE
     if trial is None or trial.number != record.trial:
         raise IllegalTransition("no such trial is under way", received=f"{record.kind} of {record.trial}")
     if isinstance(record, TrialMeasured):
-        return replace(state, trial=replace(trial, objectives=(*trial.objectives, (record.arm, record.objective))))
-    is_over = isinstance(record, TrialEnded)
-    rewinds = state.rewinds
-    if record.went_back:
-        at_fork = isinstance(record, TrialMoved) and not record.is_decaying
-        lineage_step = _candidate_start(state, trial) if at_fork else trial.lineage_step + state.envelope.canary.steps
-        rewinds = _with(state, record.step, lineage_step)
+        return replace(state, trial=_measured(trial, record))
+    rewinds = _with(state, record.step, _lineage_step(state, trial, record)) if record.went_back else state.rewinds
     moved = replace(state, recipe=record.recipe, rewinds=rewinds)
-    if is_over:
+    if isinstance(record, TrialEnded):
         return replace(moved, trial=None, trial_steps=state.trial_steps + record.spent)
-    return replace(moved, trial=replace(trial, since=record.step, arm=record.arm, is_decaying=record.is_decaying))
+    goes_on = trial.leg == "look" and record.arm == trial.arm
+    since = record.step - state.envelope.canary.look_steps if goes_on else record.step
+    return replace(moved, trial=replace(trial, since=since, arm=record.arm, leg=record.leg, is_looked_at=goes_on))
+
+
+def _measured(trial: Trial, record: TrialMeasured) -> Trial:
+    measured = (record.arm, record.objective)
+    if record.leg == "look":
+        return replace(trial, looks=(*trial.looks, measured))
+    return replace(trial, objectives=(*trial.objectives, measured))
+
+
+def _lineage_step(state: State, trial: Trial, record: TrialMoved | TrialEnded) -> int:
+    """Return the steps that the weights had been through to which a trial went back."""
+    canary = state.envelope.canary
+    if isinstance(record, TrialMoved) and record.leg == "arm":
+        if record.arm == "no_action":
+            return trial.lineage_step + canary.look_steps
+        return _candidate_start(state, trial) + (canary.look_steps if trial.leg == "look" else 0)
+    is_look = isinstance(record, TrialEnded) and trial.arm == "no_action" and trial.leg == "look"
+    return trial.lineage_step + (canary.look_steps if is_look else canary.steps)
 
 
 def candidate_end(state: State, step: int) -> tuple[Rewind, ...]:

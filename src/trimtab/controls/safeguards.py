@@ -75,11 +75,13 @@ class Canary:
     """Whether a manager's proposal is tried from a fork of the run before it counts.
 
     Each arm trains for ``steps`` on the same batches; before they are compared, its rate decays to zero over
-    ``decay_steps``, since a plain short trial always prefers a lower rate (Wu et al. 2018).
+    ``decay_steps``, since a plain short trial always prefers a lower rate (Wu et al. 2018). A candidate that is clearly worse
+    at an early look is given up there.
 
     Args:
         mode: ``none``; ``win``: only what was measured to be better is applied; ``veto``: all but what was worse.
         steps: Steps of an arm that count if it wins, >= 1.
+        look_steps: Steps of an arm after which it is looked at early, >= 0; never if 0, or from ``steps`` on.
         decay_steps: Steps over which an arm's rate then decays, which never count, >= 0.
         budget: Share of the run's steps that trials may cost, in (0, 1]; a trial waits until that covers it.
         margin: How much better, or worse, an arm must be to count as that: a share of the objective's size, in [0, 1].
@@ -87,6 +89,7 @@ class Canary:
 
     mode: CanaryMode = "none"
     steps: int = 60
+    look_steps: int = 20
     decay_steps: int = 20
     budget: float = 0.15
     margin: float = 0.0
@@ -95,6 +98,7 @@ class Canary:
         if self.mode not in ("none", "veto", "win"):
             raise UsageError("canary.mode is unknown", received=self.mode, allowed="none, veto or win")
         require_range("canary.steps", self.steps, 1, 10_000_000)
+        require_range("canary.look_steps", self.look_steps, 0, 10_000_000)
         require_range("canary.decay_steps", self.decay_steps, 0, 10_000_000)
         if not 0 < self.budget <= 1:
             raise UsageError("canary.budget is out of range", received=self.budget, allowed="(0, 1]")

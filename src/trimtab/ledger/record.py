@@ -34,6 +34,7 @@ NOTICED_AT_RESUME: Final = (
 
 Arm = Literal["no_action", "candidate"]
 TrialOutcome = Literal["won", "lost", "abandoned"]
+TrialLeg = Literal["arm", "look", "decay"]
 Answerer = Literal["manager", "rules"]
 Isolation = Literal["process", "thread", "outside", "nowhere"]  # nowhere: there is nobody to ask
 
@@ -281,21 +282,22 @@ class TrialBegan:
 
 @dataclass(frozen=True, slots=True)
 class TrialMoved:
-    """A trial goes on with another arm, or with the decay of one.
+    """A trial goes on with another leg.
 
     Args:
         step: Step after which it does.
         trial: Its number.
         arm: The arm from here on.
-        is_decaying: Whether its rate decays now, before it is evaluated.
+        leg: ``arm``: it trains; ``look``: it is evaluated early, and goes on from here; ``decay``: its rate decays before it is
+            evaluated.
         recipe: The recipe in force, read from the live objects.
-        went_back: Whether the state went back for it, to the fork or to the end of the arm.
+        went_back: Whether the state went back for it: to the fork, the early look or the end of the arm.
     """
 
     step: int
     trial: int
     arm: Arm
-    is_decaying: bool
+    leg: TrialLeg
     recipe: Recipe
     went_back: bool
     kind: Literal["trial_moved"] = "trial_moved"
@@ -303,11 +305,12 @@ class TrialMoved:
 
 @dataclass(frozen=True, slots=True)
 class TrialMeasured:
-    """An arm was evaluated at the end of its decay; ``objective`` is not one of the run's own."""
+    """An arm was evaluated, early or at the end of its decay; ``objective`` is not one of the run's own."""
 
     step: int
     trial: int
     arm: Arm
+    leg: TrialLeg
     objective: float
     kind: Literal["trial_measured"] = "trial_measured"
 

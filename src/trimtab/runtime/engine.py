@@ -340,20 +340,21 @@ class Engine:
 
     def _shift(self, at: int, effect: Shift) -> None:
         """Change the state for a trial; what goes wrong is reported as an event."""
-        went_back = False
+        went_back = attempted = False
         try:
             if effect.keep:
                 self._forks.keep(effect.keep)
             if effect.back_to:
-                extra = self._forks.bring_back(effect.back_to)
+                extra = self._forks.bring_back(effect.back_to, for_the_last_time=effect.for_the_last_time)
                 went_back = True
                 self._rewind(at, None, extra)
                 recipe = self.state.recipe if effect.attempt is not None else effect.record.recipe
                 write_recipe(recipe, self._bindings, after_restore=True)
             if effect.attempt is not None:
+                attempted = True
                 self._attempt(at, effect.attempt)
         except TrimtabError as error:
-            self.dispatch(ShiftFailed(at, read_recipe(self._bindings), str(error)[:500], went_back))
+            self.dispatch(ShiftFailed(at, read_recipe(self._bindings), str(error)[:500], went_back, attempted))
             return
         record = effect.record
         if not isinstance(record, TrialBegan):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab.actuation.binding import RateDecay, StateStore
+from trimtab.errors import CheckpointError
 from trimtab.telemetry.telemetry import Telemetry
 
 
@@ -38,15 +39,22 @@ class Forks:
         """
         self._kept[name] = _Fork(self._store.keep(), self._telemetry.state())
 
-    def bring_back(self, name: str) -> dict[str, Any]:
-        """Restore a kept state; return what was measured until then, under ``telemetry``.
+    def bring_back(self, name: str, *, for_the_last_time: bool = False) -> dict[str, Any]:
+        """Restore a kept state, and give it up if it is for the last time.
+
+        Returns:
+            What was measured until then, under ``telemetry``.
 
         Raises:
             CheckpointError: The state is as before.
         """
+        if name not in self._kept:
+            raise CheckpointError("a state that a trial needs was never kept", received=name)
         fork = self._kept[name]
         self._store.bring_back(fork.state)
         self.decay(1.0)
+        if for_the_last_time:
+            del self._kept[name]
         return {"telemetry": fork.telemetry}
 
     def decay(self, factor: float) -> None:

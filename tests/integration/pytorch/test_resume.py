@@ -82,9 +82,11 @@ def given_up(path: Path) -> set[str]:
     return {record.checkpoint for record in course(path) if isinstance(record, CheckpointDeleted)}
 
 
-def test_a_run_that_dies_during_a_trial_makes_it_again(tmp_path: Path) -> None:
-    envelope = boundary(canary=Canary("win", steps=5, decay_steps=2, budget=1.0), guard=Guard(baseline_evaluations=1))
-    kills = {11, 13, 17, 22, 24, 27, 33, 40, 47}
+@pytest.mark.parametrize("look_steps", [0, 2])
+def test_a_run_that_dies_during_a_trial_makes_it_again(look_steps: int, tmp_path: Path) -> None:
+    canary = Canary("win", steps=5, look_steps=look_steps, decay_steps=2, budget=1.0)
+    envelope = boundary(canary=canary, guard=Guard(baseline_evaluations=1))
+    kills = {11, 13, 14, 17, 20, 22, 24, 27, 33, 40, 47}
     whole = killed_at("mlp", tmp_path / "whole", kills, envelope=envelope)
     kinds = [record.kind for record in course(tmp_path / "whole")]
     assert kinds.count("trial_ended") >= 2

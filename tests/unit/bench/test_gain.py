@@ -49,11 +49,12 @@ def test_what_trials_cost_is_a_share_of_all_steps() -> None:
 @pytest.mark.parametrize("task", KINDS)
 def test_a_trial_is_the_tasks_own_unless_said_otherwise_and_fits_once_into_the_smallest_budget(task: str) -> None:
     canary, kind = canary_of(replace(MANAGED, task=task, canary_budget=0.05)), KINDS[task]
-    assert (canary.mode, canary.steps, canary.decay_steps, canary.budget) == ("win", 30, 10, 0.05)
+    assert (canary.mode, canary.steps, canary.look_steps, canary.decay_steps, canary.budget) == ("win", 30, 10, 10, 0.05)
     affordable = math.ceil(cost(canary) / 0.05 / kind.evaluate_every_steps) * kind.evaluate_every_steps
     assert affordable + 1 + length(canary) <= kind.num_steps
     own = canary_of(replace(MANAGED, task=task, canary_steps=7, decay_steps=0))
-    assert (own.steps, own.decay_steps) == (7, 0)
+    assert (own.steps, own.look_steps, own.decay_steps) == (7, 2, 0)
+    assert canary_of(replace(MANAGED, task=task, canary_budget=0.05, canary_look=False)).look_steps == 0
     assert canary_of(replace(MANAGED, canary_budget=None)) == Canary()
 
 

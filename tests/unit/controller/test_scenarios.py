@@ -157,7 +157,7 @@ class TestDeliberation:
         run = Run(an_envelope(authority=Authority(interventions=3, rollbacks=1)))
         for number in range(1, 9):
             at = 100 * number
-            if "manager_asked" in run.evaluate(at, 2.0):
+            if "manager_asked" in run.evaluate(at, 2.0 + 0.01 * number):
                 run.intervene(at, Rollback("step-00000100"))
         assert (run.now.rollbacks_used, run.now.interventions_used) == (1, 1)
 
@@ -234,7 +234,7 @@ class TestMeasuring:
         run = Run()
         run.evaluate(100, 2.0)
         run.intervene(100, HALVE, gain=1.0)
-        run.evaluate(200, 2.0)
+        run.evaluate(200, 2.01)
         run.intervene(200, Rollback("step-00000100"))
         first, second = run.now.interventions
         assert (first.is_complete, first.met) == (True, None)

@@ -206,7 +206,7 @@ def test_a_run_at_work_compares_what_was_expected_with_what_was_measured() -> No
     run.act(LOWER_RATE, gain=0.05)  # too soon after the last: rejected, so held to what happened without it
     run.next(0.9)
     run.hold()
-    run.next(0.9)
+    run.next(0.95)
     run.act(Rollback("step-00000200"), gain=0.05)
     run.next(1.0)
     run.next(1.0)
