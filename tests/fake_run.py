@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from tests.builders import RECIPE, a_run_started, a_symptom
@@ -38,7 +39,14 @@ def propose(action: Action, gain: float = 0.0, within: int = 2) -> Proposal:
 class Run:
     """Gives events to the controller, and checks each time that the state is the fold over the records."""
 
-    def __init__(self, envelope: Envelope | None = None, *, can_skip: bool = False, recipe: Recipe = RECIPE) -> None:
+    def __init__(
+        self,
+        envelope: Envelope | None = None,
+        *,
+        can_skip: bool = False,
+        recipe: Recipe = RECIPE,
+        total_steps: int | None = None,
+    ) -> None:
         self.records: list[Record] = []
         self.orders: list[VerifiedAction] = []
         self.briefings: list[Briefing] = []
@@ -46,7 +54,7 @@ class Run:
         self.kinds: list[str] = []
         self.state: State | None = None
         self.refolded: State | None = None
-        self.give(RunBegan(a_run_started(envelope, recipe, can_skip=can_skip)))
+        self.give(RunBegan(replace(a_run_started(envelope, recipe, can_skip=can_skip), total_steps=total_steps)))
 
     @property
     def now(self) -> State:

@@ -16,18 +16,20 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
-from trimtab.controller.measuring import lag_steps
+from trimtab.controller.measuring import lag_steps, longest_lag
 from trimtab.controller.noise import borne
 from trimtab.controller.state import State
 from trimtab.controls.envelope import Objective
 from trimtab.controls.standing import Checkpoint
 from trimtab.decision.action import Action, Adjust, Change, Rollback, Stop, changes_of, checkpoint_of
 from trimtab.decision.briefing import Intervention
+from trimtab.decision.surface import Options, Surface
 from trimtab.ledger.record import HarmFound
+from trimtab.verification.verdict import Rejection
 
 _PACE_OVER: Final = 4  # gains between evaluations of which the pace is the median
 _SLOWER_AT_ONCE: Final = 0.5
@@ -128,6 +130,36 @@ def take_back_for(state: State, symptom: str, signal: str) -> TakeBack | None:
     if intervention is None or checkpoint is None:
         return None
     return TakeBack((Rollback(checkpoint.id),), f"{symptom} in {signal} while intervention {intervention.number} was watched")
+
+
+def objection(state: State, step: int, action: Action) -> Rejection | None:
+    """Return why a change after ``step`` is too late: no evaluation behind it could take it back; None if one could."""
+    lag = longest_lag(state.envelope, action)
+    if not changes_of(action) or not _is_too_late(state, step, lag):
+        return None
+    behind = f"after {lag} steps of lag " if lag else ""
+    return Rejection(
+        "guard", f"harm would show {behind}at the end of the run only, at step {state.total_steps}, and could not be undone"
+    )
+
+
+def open_surface(state: State, surface: Surface, step: int) -> Surface:
+    """Return what of an action surface is not too late after ``step``."""
+
+    def timely(adjustable: tuple[Options, ...]) -> tuple[Options, ...]:
+        lag = {control.name: control.effect_lag_steps for control in state.envelope.controls}
+        return tuple(option for option in adjustable if not _is_too_late(state, step, lag[option.control]))
+
+    rollbacks = tuple(replace(option, adjustable=timely(option.adjustable)) for option in surface.rollbacks)
+    return replace(surface, adjustable=timely(surface.adjustable), rollbacks=rollbacks)
+
+
+def _is_too_late(state: State, step: int, lag: int) -> bool:
+    total, every = state.total_steps, state.evaluate_every_steps
+    if not state.envelope.guard.armed or total is None or not every:
+        return False
+    first = ((step + lag) // every + 1) * every
+    return first >= total
 
 
 def _start(intervention: Intervention) -> float | None:

@@ -6,14 +6,19 @@ import math
 
 from trimtab.controller.state import State
 from trimtab.controls.envelope import Envelope
-from trimtab.decision.action import changes_of
+from trimtab.decision.action import Action, changes_of
 from trimtab.decision.briefing import Intervention
 from trimtab.ledger.record import InterventionMeasured
 
 
 def lag_steps(envelope: Envelope, intervention: Intervention) -> int:
-    """Return the steps until what was changed can show: the longest lag among the changed controls."""
-    changed = (change.control for change in changes_of(intervention.action))
+    """Return the steps until what was changed can show."""
+    return longest_lag(envelope, intervention.action)
+
+
+def longest_lag(envelope: Envelope, action: Action) -> int:
+    """Return the longest lag among the controls that an action changes."""
+    changed = (change.control for change in changes_of(action) if change.control in envelope)
     return max((envelope.control(name).effect_lag_steps for name in changed), default=0)
 
 

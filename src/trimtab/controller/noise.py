@@ -20,14 +20,22 @@ def borne(guard: Guard, known: Sequence[float], start: float) -> float:
 
     Args:
         guard: How much of either.
-        known: The objectives evaluated so far, from which the noise is estimated; unknown with fewer than four.
+        known: Finite objectives evaluated so far, from which the noise is estimated; unknown with fewer than four.
         start: The objective from which on it is a loss.
     """
     tolerance = guard.tolerance * abs(start)
-    known = [value for value in known if math.isfinite(value)]
     if len(known) < _NOISE_KNOWN_FROM:
         return tolerance * _WIDER_WHILE_UNKNOWN
-    # Second differences, since those of a steady trend are zero; the median, since one jump is no noise.
-    bends = [abs(one - 2 * two + three) for one, two, three in zip(known, known[1:], known[2:], strict=False)]
-    noise = _MAD_TO_DEVIATION * statistics.median(bends) / _SECOND_DIFFERENCES
-    return max(tolerance, guard.noise_factor * noise)
+    return max(tolerance, guard.noise_factor * _noise(known))
+
+
+def _noise(known: Sequence[float]) -> float:
+    """Return the standard deviation of the noise on a curve.
+
+    Second differences, since those of a steady trend are zero; medians, since one jump is no noise. Noise bends a curve both
+    ways alike, while a curve that flattens, or falls off, bends one way: so the lesser side counts.
+    """
+    bends = [one - 2 * two + three for one, two, three in zip(known, known[1:], known[2:], strict=False)]
+    sides = [[abs(bend) for bend in bends if bend * sign >= 0] for sign in (1, -1)]
+    least = min(statistics.median(side) if side else 0.0 for side in sides)
+    return _MAD_TO_DEVIATION * least / _SECOND_DIFFERENCES

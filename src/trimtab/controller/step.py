@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trimtab.controller import canary
+from trimtab.controller import canary, guard
 from trimtab.controller.draft import Draft
 from trimtab.controller.effect import Append, Ask, DeleteCheckpoint, Effect
 from trimtab.controller.event import (
@@ -36,15 +36,14 @@ from trimtab.controller.event import (
 )
 from trimtab.controller.fallback import answer_for_it, said_late
 from trimtab.controller.following import follow
-from trimtab.controller.guard import TakeBack, before, find_harm, take_back, take_back_for, watched
 from trimtab.controller.measuring import measure
 from trimtab.controller.reflex import plan, said_of_skipping
 from trimtab.controller.state import Phase, Question, State
 from trimtab.controller.transitions import begin
 from trimtab.controls.standing import Checkpoint
-from trimtab.decision.action import NoAction, SkipBatches, changes_of
+from trimtab.decision.action import Action, NoAction, SkipBatches, changes_of
 from trimtab.decision.briefing import MAX_INTERVENTIONS, Briefing, ControlLimits, Timing
-from trimtab.decision.surface import build_surface
+from trimtab.decision.surface import Surface, build_surface
 from trimtab.diagnosis.base import Symptom
 from trimtab.errors import IllegalTransition
 from trimtab.ledger.record import (
@@ -162,14 +161,14 @@ def _take_back(draft: Draft, at: int) -> None:
     if draft.state.question is not None:
         detail = f"the guard takes back intervention {harm.intervention}"
         draft.append(ManagerFailed(at, draft.state.question.number, SUPERSEDED, detail))
-    planned = take_back(draft.state, harm)
+    planned = guard.take_back(draft.state, harm)
     if planned is None or not _guard(draft, at, planned, harm.intervention, ()):
         draft.judge(at, NoAction(), "guard")
         detail = f"intervention {harm.intervention} did harm, and there is no way back that the envelope allows"
         draft.append(ProblemNoticed(at, "harm was not taken back", detail))
 
 
-def _guard(draft: Draft, at: int, planned: TakeBack, intervention: int, symptoms: tuple[str, ...]) -> bool:
+def _guard(draft: Draft, at: int, planned: guard.TakeBack, intervention: int, symptoms: tuple[str, ...]) -> bool:
     """Carry out the first action that is accepted; return whether one was."""
     for action in planned.actions:
         verified = draft.judge(at, action, "guard")
@@ -195,8 +194,8 @@ def _adjudicate(draft: Draft, at: int) -> None:
     assert proposal is not None
     said = draft.state.objection
     objection = Rejection("approval", said) if said else missing_expectation(proposal)
-    if objection is None and canary.is_tried(draft.state, proposal.action) and draft.state.envelope.canary.mode == "win":
-        objection = canary.objection(draft.state, at)  # what cannot be tried is not applied
+    if objection is None:
+        objection = _untimely(draft.state, at, proposal.action)
     verified = draft.judge(at, proposal.action, "manager", objection)
     if verified is None or draft.state.envelope.authority.shadow:
         return
@@ -204,6 +203,23 @@ def _adjudicate(draft: Draft, at: int) -> None:
         canary.begin(draft, at, verified, question, proposal)
     else:
         draft.intend(at, verified, question.symptoms, proposal.reason, proposal.expectation)
+
+
+def _untimely(state: State, at: int, action: Action) -> Rejection | None:
+    """Return why an action comes too early or too late for canary or guard."""
+    untried = canary.objection(state, at) if canary.is_tried(state, action) else None
+    if state.envelope.canary.mode == "win":
+        return untried  # what cannot be tried is not applied, and what can be is measured
+    is_tried = state.envelope.canary.mode == "veto" and untried is None
+    return None if is_tried else guard.objection(state, at, action)
+
+
+def _open_surface(state: State, surface: Surface, at: int) -> Surface:
+    """Return what of an action surface canary and guard leave open."""
+    if state.envelope.canary.mode == "win":
+        return canary.open_surface(state, surface, at)
+    is_tried = state.envelope.canary.mode == "veto" and canary.objection(state, at) is None
+    return surface if is_tried else guard.open_surface(state, surface, at)
 
 
 def _on_answer(draft: Draft, event: AnswerReceived | AnswerFailed) -> None:
@@ -233,7 +249,7 @@ def _on_evaluation(draft: Draft, event: EvaluationReported) -> None:
     before_it = draft.state
     draft.append(EvaluationRecorded(event.step, event.objective, event.metrics, event.checkpoint))
     measured = measure(before_it, event.step, event.objective)
-    harm = find_harm(before_it, event.step, event.objective)
+    harm = guard.find_harm(before_it, event.step, event.objective)
     if measured is not None:
         draft.append(measured)
     if harm is not None:
@@ -251,8 +267,8 @@ def _is_pointless(state: State, event: EvaluationReported) -> bool:
     applies_at = state.envelope.applies_at(event.step)
     is_late = state.total_steps is not None and applies_at > state.total_steps
     is_over = state.stop_reason is not None or is_late or state.harm is not None
-    guard = state.envelope.guard
-    is_over = is_over or (guard.armed and state.num_evaluations < guard.baseline_evaluations)
+    settings = state.envelope.guard
+    is_over = is_over or (settings.armed and state.num_evaluations < settings.baseline_evaluations)
     is_critical = any(symptom.severity == "critical" for symptom in event.symptoms)
     return is_over or (is_critical and state.envelope.reflex.armed)
 
@@ -262,7 +278,7 @@ def _ask(draft: Draft, event: EvaluationReported) -> None:
     # What will be executable when the answer is applied, not now: a dwell may end in between.
     applies_at = state.envelope.applies_at(event.step)
     standing = state.standing(applies_at)
-    surface = canary.open_surface(state, build_surface(state.envelope, standing), applies_at)
+    surface = _open_surface(state, build_surface(state.envelope, standing), applies_at)
     if surface.is_empty:
         return
     briefing = Briefing(
@@ -334,7 +350,7 @@ def _reflex(draft: Draft, at: int, symptom: Symptom) -> None:
     planned = plan(draft.state, at, symptom)
     if planned is None or canary.fault(draft, at, f"{symptom.name} in {symptom.signal}"):
         return
-    blamed, way_back = watched(draft.state), take_back_for(draft.state, symptom.name, symptom.signal)
+    blamed, way_back = guard.watched(draft.state), guard.take_back_for(draft.state, symptom.name, symptom.signal)
     if draft.state.question is not None:
         draft.append(ManagerFailed(at, draft.state.question.number, SUPERSEDED, f"the reflex answers {symptom.name}"))
     if blamed is not None and way_back is not None and _guard(draft, at, way_back, blamed.number, (symptom.name,)):
@@ -373,8 +389,8 @@ def _on_enactment(draft: Draft, event: EnactmentDone | EnactmentFailed) -> None:
 def _retain(draft: Draft, at: int) -> None:
     """Give up checkpoints beyond the newest few, but none that an open question offers or that the guard may need."""
     if draft.state.question is None:
-        newest = watched(draft.state)
-        way_back = None if newest is None else before(draft.state, newest)
+        newest = guard.watched(draft.state)
+        way_back = None if newest is None else guard.before(draft.state, newest)
         old = draft.state.checkpoints[:-KEPT_CHECKPOINTS]
         _give_up(draft, at, tuple(checkpoint for checkpoint in old if checkpoint is not way_back))
 

@@ -154,6 +154,8 @@ def test_a_candidate_that_is_not_clearly_worse_early_goes_on(at_look: float, tmp
         ("no_action", "decay", HELD_EVALUATED + 2),
     ]
     begin = FORK + H + 1  # of the candidate's arm
+    lineage = supervisor.state.lineage_step
+    assert [lineage(begin + LOOK), lineage(begin + LOOK + 3)] == [FORK + LOOK, FORK + LOOK + 2]
     assert workload.hashes[begin : begin + LOOK] == oracle.hashes[FORK : FORK + LOOK]
     assert workload.hashes[begin + LOOK + 1 : begin + H + 1] == oracle.hashes[FORK + LOOK : FORK + H], "behind the look, too"
     assert workload.hashes[END_WITH_LOOKS - 1 :] == oracle.hashes[FORK + H - 1 : 60 - ended.spent]

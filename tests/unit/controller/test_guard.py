@@ -12,11 +12,13 @@ from tests.fake_run import Run, propose
 from trimtab.actuation.binding import ReadBack
 from trimtab.controller.event import AnswerReceived, EnactmentFailed, ReadBackTaken, StepTaken
 from trimtab.controller.state import Phase
+from trimtab.controls.catalogue import learning_rate
 from trimtab.controls.envelope import Authority
+from trimtab.controls.recipe import Recipe
 from trimtab.controls.safeguards import Guard
 from trimtab.decision.action import Action, Adjust, Change, Rollback, RollbackAndAdjust, checkpoint_of
 from trimtab.decision.proposal import hold
-from trimtab.ledger.record import ActionIntended, HarmFound, ManagerFailed, ProblemNoticed
+from trimtab.ledger.record import ActionIntended, HarmFound, ManagerFailed, ProblemNoticed, VerdictGiven
 
 HALVE = Adjust((Change("learning_rate", 5e-4),))
 
@@ -321,3 +323,43 @@ def test_what_was_watched_to_the_end_is_a_new_beginning() -> None:
     [order] = taken_back(run)
     assert order.takes_back == 2
     assert order.recipe["learning_rate"] == 5e-4
+
+
+@pytest.mark.parametrize(("total_steps", "is_late"), [(600, False), (501, False), (500, True), (450, True), (None, False)])
+def test_a_change_is_open_while_an_evaluation_before_the_end_could_take_it_back(total_steps: int | None, is_late: bool) -> None:
+    run = Run(an_envelope(guard=Guard(baseline_evaluations=1)), total_steps=total_steps)
+    for number, objective in enumerate((2.0, 1.9, 1.7, 1.8), start=1):
+        run.evaluate(number * 100, objective)
+        if number < 4:
+            run.answer(number * 100 + 1, hold("wait"))
+            run.give(StepTaken(number * 100 + 10))
+    surface = run.briefings[-1].surface
+    assert (surface.adjustable == ()) == is_late
+    assert [option.checkpoint for option in surface.rollbacks] == ["step-00000300"], "a way back is open to the end"
+    assert (surface.rollbacks[0].adjustable == ()) == is_late
+    run.answer(401, propose(HALVE))
+    assert ("action_intended" in run.give(StepTaken(410))) != is_late
+    if is_late:
+        [reason] = [record for record in run.records if isinstance(record, VerdictGiven)][-1].reasons
+        assert (reason.constraint, "at the end of the run only" in reason.detail) == ("guard", True)
+
+
+def test_what_shows_late_is_closed_earlier() -> None:
+    slow = learning_rate(1e-6, 1e-2, effect_lag_steps=100)
+    run = Run(
+        an_envelope(controls=(slow,), guard=Guard(baseline_evaluations=1)),
+        recipe=Recipe.of({"learning_rate": 1e-3}),
+        total_steps=501,
+    )
+    run.evaluate(100, 2.0)
+    assert run.briefings[-1].surface.adjustable != ()
+    run.answer(101, hold("wait"))
+    run.give(StepTaken(110))
+    run.evaluate(400, 1.9)
+    assert run.now.phase is Phase.WATCHING, "nothing is open, so nobody is asked"
+
+
+def test_without_a_guard_nothing_is_too_late() -> None:
+    run = Run(an_envelope(guard=Guard(armed=False)), total_steps=400)
+    run.evaluate(300, 2.0)
+    assert run.briefings[-1].surface.adjustable != ()

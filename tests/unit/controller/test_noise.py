@@ -1,0 +1,48 @@
+"""What loss is borne: tolerance or noise, and what of a curve is noise."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from trimtab.controller.noise import borne
+from trimtab.controls.safeguards import Guard
+
+GUARD = Guard(tolerance=0.02, noise_factor=3.0)
+
+
+@pytest.mark.parametrize("num_known", [0, 1, 3])
+def test_while_the_noise_is_unknown_three_times_the_tolerance_is_borne(num_known: int) -> None:
+    assert borne(GUARD, [5.0, 1.0, 9.0][:num_known], 2.0) == pytest.approx(3 * 0.02 * 2.0)
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        [1.0] * 8,
+        [3.0 - 0.1 * at for at in range(8)],
+        [1.0 + 5.0 * 0.5**at for at in range(8)],  # flattens
+        [2.0 - 0.01 * at**2 for at in range(8)],  # falls off
+        [-2.0 + 0.01 * at**3 for at in range(8)],
+    ],
+)
+def test_a_curve_without_noise_bears_the_tolerance_alone(curve: list[float]) -> None:
+    assert borne(GUARD, curve, 2.0) == pytest.approx(0.04)
+
+
+def test_one_jump_is_no_noise() -> None:
+    assert borne(GUARD, [2.0, 1.9, 1.8, 1.7, 9.0, 1.5, 1.4, 1.3, 1.2, 1.1], 1.0) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("decay", [0.0, 5.0])
+def test_noise_is_told_from_the_shape_of_the_curve(decay: float) -> None:
+    guard, ratios = Guard(tolerance=0.0, noise_factor=1.0), []
+    for seed in range(200):
+        draws = random.Random(seed)
+        curve = [1.0 + decay * 0.5**at + draws.gauss(0.0, 0.1) for at in range(24)]
+        ratios.append(borne(guard, curve, 1.0) / 0.1)
+    assert 0.6 < sum(ratios) / len(ratios) < 1.2
+    assert max(ratios) < 2.5
+    assert not any(math.isnan(ratio) for ratio in ratios)
