@@ -52,7 +52,8 @@ SETTINGS: dict[str, tuple[bool, float | None]] = {
     "canary 15%": (True, 0.15),
     "canary 50%": (True, 0.5),
 }
-FRONTIER = [(steps, decay) for steps in (30, 60, 100) for decay in (0, 10, 20, 40)]
+# Steps of an arm, steps of its decay, and whether it is looked at early.
+FRONTIER = [(steps, decay, True) for steps in (10, 30, 60) for decay in (0, 10, 20)] + [(30, 10, False), (60, 20, False)]
 
 
 Bases = tuple[dict[int, GainRun], dict[int, GainRun]]  # the baseline with the best objective, and the one with the best end
@@ -148,10 +149,10 @@ def wanted(task: str, seed: int, factor: float) -> list[GainSpec]:
     ]
 
 
-def frontier(seeds: Sequence[int]) -> list[GainSpec]:
-    plain = GainSpec("text", "random", 0, KINDS["text"].num_steps, canary_budget=SETTINGS["canary 15%"][1])
-    tried = [replace(plain, canary_steps=steps, decay_steps=decay) for steps, decay in FRONTIER]
-    stopped = GainSpec("text", "early stopping", 0, plain.num_steps)
+def frontier(task: str, seeds: Sequence[int]) -> list[GainSpec]:
+    plain = GainSpec(task, "random", 0, KINDS[task].num_steps, canary_budget=SETTINGS["canary 15%"][1])
+    tried = [replace(plain, canary_steps=steps, decay_steps=decay, canary_look=look) for steps, decay, look in FRONTIER]
+    stopped = GainSpec(task, "early stopping", 0, plain.num_steps)
     return [replace(spec, seed=seed) for seed in seeds for spec in (stopped, *tried)]
 
 
@@ -233,24 +234,25 @@ def faults_in(runs: Sequence[GainRun]) -> list[str]:
     return ["What trimtab did that it must not do:", *found, ""] if found else []
 
 
-def frontier_table(runs: Sequence[GainRun]) -> list[str]:
+def frontier_table(task: str, runs: Sequence[GainRun]) -> list[str]:
     stopped = {run.spec.seed: run for run in runs if run.spec.arm == "early stopping"}
     rows = [
-        "## How long a trial is, and whether its rate decays", "",
-        (f"text, random manager, canary 15%, seeds {sorted({run.spec.seed for run in runs})}; against early stopping. With a "
-        "decay of 0 a trial is a plain short one."), "",
-        ("| steps of an arm | steps of its decay | best objective | against early stopping | final objective | trial steps "
-        "| trials a run: won / lost / abandoned in all | rate at the end, of that at the start |"),
-        "|---|---|---|---|---|---|---|---|",
+        f"## {task}: how long a trial is, whether its rate decays, and the early look", "",
+        (f"Random manager, canary 15%, seeds {sorted({run.spec.seed for run in runs})}; against early stopping. With a decay "
+        "of 0 a trial is a plain short one. The early look is after a third of an arm."), "",
+        ("| steps of an arm | steps of its decay | early look | best objective | against early stopping | final objective "
+        "| trial steps | trials a run: won / lost / abandoned in all | rate at the end, of that at the start |"),
+        "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    for steps, decay in FRONTIER:
-        of = [run for run in runs if (run.spec.canary_steps, run.spec.decay_steps) == (steps, decay)]
+    for steps, decay, look in FRONTIER:
+        sizes = (steps, decay, look)
+        of = [run for run in runs if (run.spec.canary_steps, run.spec.decay_steps, run.spec.canary_look) == sizes]
         if of:
             counts = [sum(run.count(outcome) for run in of) for outcome in ("won", "lost", "abandoned")]
             rows.append(
-                f"| {steps} | {decay} | {fmean(run.best for run in of):.4g} | {share(against(of, stopped))} "
-                f"| {fmean(run.final for run in of):.4g} | {fmean(run.share_spent for run in of):.1%} "
-                f"| {sum(counts) / len(of):.1f}: {' / '.join(map(str, counts))} "
+                f"| {steps} | {decay} | {'yes' if look else 'no'} | {fmean(run.best for run in of):.4g} "
+                f"| {share(against(of, stopped))} | {fmean(run.final for run in of):.4g} "
+                f"| {fmean(run.share_spent for run in of):.1%} | {sum(counts) / len(of):.1f}: {' / '.join(map(str, counts))} "
                 f"| {fmean(run.rate_change for run in of):.2f} |"
             )
     return [*rows, ""]
@@ -281,7 +283,9 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--jobs", type=int, default=2, help="runs at once; 0 only writes the table of those that are finished")
-    parser.add_argument("--frontier", action="store_true", help="make the runs over the length and the decay of a trial, too")
+    parser.add_argument(
+        "--frontier", nargs="*", choices=list(KINDS), default=[], help="vary the trials themselves on these tasks"
+    )
     parser.add_argument("--frontier-seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--name", default="gain")
     options = parser.parse_args()
@@ -299,11 +303,11 @@ def main() -> None:
         whole = [seed for seed in options.seeds if len(kept.of(wanted(task, seed, factor))) == len(wanted(task, seed, factor))]
         found = kept.of(spec for seed in whole for spec in wanted(task, seed, factor))
         rows += table(task, found, factor) if found else []
-    if options.frontier:
-        make(frontier(options.frontier_seeds), kept, options.jobs)
-    studied = kept.of(frontier(options.frontier_seeds))
-    if any(run.spec.canary_steps is not None for run in studied):
-        rows += frontier_table(studied)
+    for task in KINDS:
+        seeds = options.frontier_seeds
+        made = make(frontier(task, seeds), kept, options.jobs if task in options.frontier else 0)
+        if any(run.spec.canary_steps is not None for run in made):
+            rows += frontier_table(task, made)
     text = "\n".join(["# Gain", "", about(kept), "", INTRODUCTION, *rows])
     (RESULTS / f"{options.name}.md").write_text(text, encoding="utf-8")
     print("\n" + text)

@@ -16,7 +16,7 @@ from tests.integration.pytorch.conftest import WORKLOADS, Workload, digest, mlp,
 from tests.integration.pytorch.managed import adjust, boundary, records, script
 from trimtab.cli.app import app
 from trimtab.controls.safeguards import Canary
-from trimtab.decision.action import Action, Rollback, SkipBatches
+from trimtab.decision.action import Action, NoAction, Rollback, SkipBatches
 from trimtab.errors import CheckpointError, UsageError
 from trimtab.ledger.reading import read_ledger
 from trimtab.ledger.record import (
@@ -102,6 +102,14 @@ def test_a_trial_that_is_lost_leaves_no_trace(name: str, tmp_path: Path) -> None
     assert workload.hashes[END:] == expected[FORK + H :]
     assert records(supervisor, ActionIntended) == []
     assert supervisor.recipe == supervisor.state.initial
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_manager_that_never_acts_leaves_training_alone_under_a_canary(name: str, tmp_path: Path) -> None:
+    make = WORKLOADS[name]
+    workload, supervisor = tried(tmp_path, NoAction(), lambda _: 1.0, make=make, canary=LOOKED)
+    assert workload.hashes == plain(60, make)
+    assert records(supervisor, TrialBegan) == []
 
 
 def test_a_trial_that_is_won_goes_on_where_its_arm_ended(tmp_path: Path) -> None:
