@@ -5,8 +5,9 @@ they are a success. One that follows before that is watched together with those 
 ratchet would be measured against what it has come to itself.
 
 After each evaluation that can show an effect, the objective is held against what the run would have shown without them:
-its value before, and its recent pace carried on. A run that was getting better is expected to go on at half its pace and
-slower each time; one that was getting worse, to go on getting worse. Harm is a shortfall beyond tolerance and noise. Then:
+its value before, and its recent pace carried on, unless they have won a trial, which says more. A run that was getting better
+is expected to go on at half its pace and slower each time; one that was getting worse, to go on getting worse. Harm is a
+shortfall beyond tolerance and noise. Then:
 1. If the state is worse than before, too: back to the checkpoint before the first of them, which has its recipe.
 2. If it is only slower: the recipe goes back, and the progress stays.
 3. After `Guard.failures` in a row without an intervention that brought a gain, the manager's changes are held.
@@ -97,6 +98,8 @@ def find_harm(state: State, step: int, objective: float) -> HarmFound | None:
     known = [value for at, value in state.objectives if at <= intervention.step]
     evaluations = sum(at > intervention.step for at, _ in state.objectives) + 1
     expected = 0.0 if checkpoint_of(intervention.action) else _foreseen(goal, known, evaluations)
+    if _was_tried(state, intervention):
+        expected = min(0.0, expected)
     least_harm = borne(state.envelope.guard, known, start)
     gain = goal.gain(start, objective) if math.isfinite(objective) else -math.inf
     if expected - gain <= least_harm:
@@ -172,6 +175,11 @@ def _start(intervention: Intervention) -> float | None:
         return None
     start = intervention.objective_left if rolled_back else intervention.objective_before
     return start if start is not None and math.isfinite(start) else None
+
+
+def _was_tried(state: State, first: Intervention) -> bool:
+    """Return whether all that is watched was measured beside no_action, which says more than the pace of the past."""
+    return all(one.trial for one in state.interventions if one.number >= first.number and one.is_by_manager)
 
 
 def _foreseen(goal: Objective, known: list[float], evaluations: int) -> float:

@@ -373,6 +373,7 @@ def _intervention(state: State, intended: ActionIntended, step: int, checkpoint:
         objective_before=checkpoint.objective if checkpoint else state.objective,
         objective_left=state.objective if checkpoint else None,
         is_complete=isinstance(intended.action, Stop),
+        trial=intended.trial,
     )
 
 

@@ -38,6 +38,7 @@ class Intervention:
         met: Whether the expectation was met; None while not known.
         objective_left: The newest objective of the course that it left, if it rolled back; None otherwise.
         taken_back: Whether the guard took it back, since it did harm.
+        trial: Number of the trial in which it was measured to be better; 0 if it was applied without one.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Intervention:
     met: bool | None = None
     objective_left: float | None = None
     taken_back: bool = False
+    trial: int = 0
 
     @property
     def is_by_manager(self) -> bool:

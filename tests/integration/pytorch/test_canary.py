@@ -128,7 +128,7 @@ def test_a_trial_that_is_won_goes_on_where_its_arm_ended(tmp_path: Path) -> None
     assert (intended.trial, intended.step, len(records(supervisor, ActionApplied))) == (1, END, 1)
     assert supervisor.recipe["dropout"] == 0.3
     assert supervisor.state.lineage_step(END) == FORK + H
-    assert supervisor.state.interventions[0].step == END
+    assert (supervisor.state.interventions[0].step, supervisor.state.interventions[0].trial) == (END, 1)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -363,3 +364,22 @@ def test_without_a_guard_nothing_is_too_late() -> None:
     run = Run(an_envelope(guard=Guard(armed=False)), total_steps=400)
     run.evaluate(300, 2.0)
     assert run.briefings[-1].surface.adjustable != ()
+
+
+def tried(*objectives: float) -> Run:
+    """A run in which halving the rate has won a trial after the last of these evaluations."""
+    run = intervened(*objectives)
+    *others, newest = run.now.interventions
+    run.state = run.refolded = replace(run.now, interventions=(*others, replace(newest, trial=1)))
+    return run
+
+
+def test_what_has_won_a_trial_is_not_blamed_for_a_slower_pace_but_for_a_worse_state() -> None:
+    slower = (1.7, 1.7, 1.69)
+    untried, measured = intervened(2.0, 1.9, 1.8, 1.7), tried(2.0, 1.9, 1.8, 1.7)
+    found = [
+        [("harm_found" in run.evaluate(500 + 100 * at, value)) for at, value in enumerate(slower)]
+        for run in (untried, measured)
+    ]
+    assert (any(found[0]), any(found[1])) == (True, False)
+    assert "harm_found" in tried(2.0, 1.9, 1.8, 1.7).evaluate(500, 1.9)
