@@ -11,12 +11,21 @@ from typing import Any
 import pytest
 
 from trimtab.ledger.reading import read_ledger
-from trimtab.ledger.record import ActionApplied, ActionIntended, InterventionMeasured, ManagerAsked, ReadBackRecorded
+from trimtab.ledger.record import (
+    ActionApplied,
+    ActionIntended,
+    EvaluationRecorded,
+    InterventionMeasured,
+    ManagerAsked,
+    ReadBackRecorded,
+    TrialEnded,
+    TrialMeasured,
+)
 from trimtab.ledger.verify import verify_file
 
 
-def _arm(arm: str, run_dir: Path, steps: int) -> dict[str, Any]:
-    spec = {"arm": arm, "seed": 0, "steps": steps, "manager": "rules", "text": None, "run_dir": str(run_dir)}
+def _arm(arm: str, run_dir: Path, steps: int, *, canary: bool = False) -> dict[str, Any]:
+    spec = {"arm": arm, "seed": 0, "steps": steps, "manager": "rules", "text": None, "run_dir": str(run_dir), "canary": canary}
     done = subprocess.run(
         [sys.executable, "-m", "trimtab.bench.arm", json.dumps(spec)], capture_output=True, text=True, timeout=110, check=False
     )
@@ -47,3 +56,15 @@ def test_rules_rescue_an_overfitting_run(tmp_path: Path) -> None:
     assert intended[0].step >= first.step + first.briefing.timing.applies_at_step - first.briefing.timing.asked_step
     assert any(isinstance(r, ReadBackRecorded) and all(result.holds for result in r.results) for r in records)
     assert any(isinstance(r, InterventionMeasured) and r.is_complete for r in records)
+
+
+@pytest.mark.timeout(240)
+def test_under_a_canary_it_is_tried_first_and_the_trials_evaluations_are_none_of_the_runs(tmp_path: Path) -> None:
+    managed = _arm("managed", tmp_path / "managed", 1100, canary=True)
+    records = [entry.record for entry in read_ledger(tmp_path / "managed" / "ledger.jsonl")]
+    assert sum(isinstance(record, TrialEnded) for record in records) == 1
+    measured = {record.step for record in records if isinstance(record, TrialMeasured)}
+    own = [record.step for record in records if isinstance(record, EvaluationRecorded)]
+    assert measured
+    assert [step for step, _ in managed["curve"]] == own
+    assert not measured & set(own)

@@ -1,8 +1,9 @@
 """One arm of the demonstration, in a process of its own: trains once and reports JSON lines.
 
 Started as ``python -m trimtab.bench.arm SPEC`` with a JSON object: ``arm`` (``unmanaged`` or
-``managed``), ``seed``, ``steps``, ``manager``, ``text`` (a path or null), ``run_dir`` and ``temperature`` (of a
-language model, or null). Lines on standard output are ``progress``, then one ``result`` or ``error``.
+``managed``), ``seed``, ``steps``, ``manager``, ``text`` (a path or null), ``run_dir``, ``temperature`` (of a language model, or
+null) and ``canary`` (whether proposals are tried first). Lines on standard output are ``progress``, then one ``result`` or
+``error``.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class ArmSpec:
     text: str | None
     run_dir: str
     temperature: float | None = None
+    canary: bool = False
 
 
 @dataclass(slots=True)
@@ -58,13 +60,15 @@ class Course:
         return min(finite or self.curve[-1:], key=lambda point: point[1])
 
 
-def demo_envelope(manager: str, temperature: float | None = None) -> Envelope:
-    """Return the envelope the demonstration runs in: the preset, and for a language model the time to answer.
+def demo_envelope(manager: str, temperature: float | None = None, *, canary: bool = False) -> Envelope:
+    """Return the envelope the demonstration runs in: the preset, a canary if wanted, time for a language model.
 
     A step takes some 15 ms, so the run would be over before a model has answered a few times: it waits at every second
     evaluation. Nobody answers for a model that fails, so that what is shown is its own doing.
     """
     envelope = load_preset("small_transformer").envelope()
+    if canary:
+        envelope = replace(envelope, canary=replace(envelope.canary, mode="win"))
     if not ManagerSpec.parse(manager).is_language_model:
         return envelope
     patient = replace(envelope.deliberation, mode="boundary", every_evaluations=2, deadline_seconds=120.0)
@@ -87,7 +91,7 @@ def run(spec: ArmSpec) -> dict[str, Any]:
             model,
             optimizer,
             loader=loader,
-            envelope=demo_envelope(spec.manager, spec.temperature),
+            envelope=demo_envelope(spec.manager, spec.temperature, canary=spec.canary),
             manager=spec.manager,
             run_dir=spec.run_dir,
             total_steps=spec.steps,
@@ -140,9 +144,11 @@ def _train(
             is_last = step == spec.steps
             due = supervisor.evaluation_due if supervisor is not None else step % EVALUATE_EVERY_STEPS == 0
             if due or is_last:
-                course.curve.append((step, validation_loss(model, validation)))
+                value = validation_loss(model, validation)
+                if supervisor is None or not supervisor.in_trial:  # the evaluations of trials are none of the run's
+                    course.curve.append((step, value))
                 if supervisor is not None and due:
-                    supervisor.evaluated({"val/loss": course.curve[-1][1]})
+                    supervisor.evaluated({"val/loss": value})
             if due or step % _PROGRESS_EVERY_STEPS == 0:
                 emit(_progress(spec, step, float(loss.detach()), course, supervisor))
             if supervisor is not None and supervisor.should_stop:

@@ -88,6 +88,7 @@ class ArmSpec:
     text: str | None
     run_dir: str
     temperature: float | None = None
+    canary: bool = False
 
 
 class ArmWatcher(Protocol):

@@ -42,6 +42,7 @@ class DemoRequest:
         text: A text file to train on; None for the built-in prose.
         run_dir: Folder for both runs; None for ``runs/demo-N``.
         temperature: Of a language model's sampling; None leaves it to the model.
+        canary: Whether what the manager proposes is tried first.
     """
 
     seed: int
@@ -50,6 +51,7 @@ class DemoRequest:
     text: Path | None
     run_dir: Path | None
     temperature: float | None = None
+    canary: bool = False
 
 
 def demo(
@@ -59,6 +61,7 @@ def demo(
     text: Annotated[Path | None, typer.Option(help="A text file to train on instead of the built-in prose.")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder for both runs, new or empty; by default runs/demo-N.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, max=2, help="Of a language model's sampling.")] = None,
+    canary: Annotated[bool, typer.Option(help="Try each change in a fork of the run before it counts.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")] = False,
 ) -> None:
     """Train a small model twice, with and without a manager, and compare."""
@@ -66,7 +69,7 @@ def demo(
         if find_spec(package) is None:
             raise MissingExtraError(f"the demo trains a model and needs {package}", next_step="pip install 'trimtab[torch]'")
     try:
-        run_demo(DemoRequest(seed, steps, manager, text, run_dir, temperature), ARM_COMMAND, as_json=as_json)
+        run_demo(DemoRequest(seed, steps, manager, text, run_dir, temperature, canary), ARM_COMMAND, as_json=as_json)
     except KeyboardInterrupt:
         make_console(sys.stderr).print(Text("interrupted: both runs were ended", "yellow"))
         raise typer.Exit(130) from None
@@ -118,7 +121,7 @@ def _make_folder(wanted: Path | None) -> Path:
 
 def _spec(request: DemoRequest, arm: ArmName, run_dir: Path) -> ArmSpec:
     text = str(request.text) if request.text is not None else None
-    return ArmSpec(arm, request.seed, request.steps, request.manager, text, str(run_dir), request.temperature)
+    return ArmSpec(arm, request.seed, request.steps, request.manager, text, str(run_dir), request.temperature, request.canary)
 
 
 def _write_svg(outcome: Outcome, folder: Path) -> Path | None:
