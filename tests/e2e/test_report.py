@@ -11,6 +11,7 @@ import pytest
 
 from tests.chromium import Browser, find_chromium
 from tests.unit.report.page_samples import HOSTILE, a_run, page_of
+from tests.unit.report.safeguarded_runs import guarded_run, tried_run
 from tests.unit.report.sample_run import Play, whole_run
 
 CHROMIUM: Final = find_chromium()
@@ -28,7 +29,7 @@ CONTRASTS: Final = """
     .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
   const behind = (element) => {
     for (let at = element; at; at = at.parentElement) {
-      const circle = at.matches(".badge") && at.querySelector("circle");
+      const circle = at.matches(".badge") && at.querySelector("circle, rect");
       if (circle) return parse(getComputedStyle(circle).fill);
       const [r, g, b, a = 1] = parse(getComputedStyle(at).backgroundColor);
       if (a === 1) return [r, g, b];
@@ -58,13 +59,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run, one with hostile names, both compared, one with 100 signals, and one that only began."""
+    """Runs with guard and canary, a run, one with hostile names, both compared, one with 100 signals, one that only began."""
     folder = tmp_path_factory.mktemp("pages")
     whole = a_run(folder / "whole", rows=900, signals=("loss", "grad_norm", "lr"))
     hostile = a_run(folder / "hostile", whole_run(HOSTILE), rows=90, signals=("loss", HOSTILE, HOSTILE * 40))
     many = a_run(folder / "many", rows=60, signals=[f"part{place % 7}/signal_{place}" for place in range(100)])
     short = a_run(folder / "short", Play().records)
-    made = {"whole": [whole], "hostile": [hostile], "compared": [whole, hostile, short], "many": [many], "short": [short]}
+    guarded = a_run(folder / "guarded", guarded_run().records, rows=800)
+    tried = a_run(folder / "tried", tried_run().records, rows=500)
+    made = {"safeguarded": [guarded, tried], "guarded": [guarded], "tried": [tried]}
+    made |= {"whole": [whole], "hostile": [hostile], "compared": [whole, hostile, short], "many": [many], "short": [short]}
     for name, subjects in made.items():
         (folder / f"{name}.html").write_text(page_of(*subjects), encoding="utf-8")
     return {name: folder / f"{name}.html" for name in made}
@@ -72,7 +76,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize(("width", "height"), SIZES)
-@pytest.mark.parametrize("name", ["whole", "hostile", "compared", "many", "short"])
+@pytest.mark.parametrize("name", ["whole", "hostile", "compared", "many", "short", "safeguarded"])
 def test_a_page_opens_alone_without_complaint_and_keeps_to_the_window(
     browser: Browser, pages: dict[str, Path], name: str, width: int, height: int, scheme: str
 ) -> None:
@@ -109,7 +113,7 @@ def test_what_would_be_planted_in_the_page_is_still_not_run(browser: Browser, pa
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", ["whole", "compared"])
+@pytest.mark.parametrize("name", ["whole", "compared", "guarded", "tried"])
 def test_all_text_can_be_read_against_its_background(browser: Browser, pages: dict[str, Path], name: str, scheme: str) -> None:
     browser.open(pages[name], scheme=scheme)
     browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")

@@ -14,8 +14,20 @@ from rich.text import Text
 from trimtab.cli.run_reading import CUT_OFF, Account, find_run, read_account
 from trimtab.cli.terminal import STATUS_STYLES, chart, clean, counted, make_console, number, print_json
 from trimtab.decision.consultation import Consultation
-from trimtab.report.account import Decision, Ending, Point, Proposed, RunSummary, Timeline, Tried
-from trimtab.report.scale import Curve, Mark, MarkKind
+from trimtab.ledger.record import TrialOutcome
+from trimtab.report.account import Decision, Ending, Point, Proposed, RunSummary, Timeline
+from trimtab.report.marks import marks_of, trials_of
+from trimtab.report.safeguard_words import (
+    by_whom,
+    canary_words,
+    guard_words,
+    harm_words,
+    taken_back_words,
+    takes_back_words,
+    trial_ending,
+    tried_words,
+)
+from trimtab.report.scale import Curve
 from trimtab.report.words import ENDINGS, expected, follows, resume_command, used
 from trimtab.verification.verdict import Rejection
 
@@ -31,6 +43,7 @@ _STYLES: Final[dict[Ending, str]] = {
     "unanswered": "bright_black",
     "open": "cyan",
 }
+_TRIED: Final[dict[TrialOutcome | None, str]] = {"won": "green", "lost": "yellow", "abandoned": "bright_black", None: "cyan"}
 _SEVERITIES: Final = {"critical": "red", "warning": "yellow", "notice": "bright_black"}
 _MOST_LISTED: Final = 10
 
@@ -57,6 +70,7 @@ def show(
 def print_account(console: Console, account: Account, *, every: bool) -> None:
     """Print the account of a run; without ``every``, questions in a row that changed nothing are one line."""
     timeline = account.timeline
+    signal = timeline.summary.objective.partition(" ")[2]
     _print_summary(console, timeline.summary, account.status)
     _print_chart(console, timeline)
     for group in _groups(timeline.decisions, every=every):
@@ -64,7 +78,7 @@ def print_account(console: Console, account: Account, *, every: bool) -> None:
         if len(group) > 1:
             console.print(_held(group))
         else:
-            _print_decision(console, group[0])
+            _print_decision(console, group[0], signal)
     if not timeline.decisions:
         console.print(Text("\nNo decision yet.", "bright_black"))
     _print_problems(console, timeline.summary, every=every)
@@ -79,18 +93,18 @@ def _print_summary(console: Console, summary: RunSummary, status: str) -> None:
     ended, style = f"{status}{because}", STATUS_STYLES[status]
     console.print(Text.assemble((clean(summary.run, 200), "bold"), f" · {clean(summary.manager, 100)} · ", (ended, style)))
     steps = f"{summary.steps} of {summary.total_steps}" if summary.total_steps else str(summary.steps)
-    reflex = f", {summary.reflex_interventions} by the reflex" if summary.reflex_interventions else ""
+    by_itself = by_whom(summary)
     rows = _rows()
     rows.add_row("steps", f"{steps} · {counted(summary.num_evaluations, 'evaluation')} · "
                           f"{counted(summary.num_questions, 'question')}")  # fmt: skip
     rows.add_row("objective", Text(f"{clean(summary.objective, 100)} · {_objectives(summary)}"))
     shadow = f" · {summary.shadow_interventions} that would have been applied" if summary.is_shadow else ""
-    rows.add_row("changes", f"{counted(summary.interventions, 'intervention')}{reflex}{shadow} · "
+    rows.add_row("changes", f"{counted(summary.interventions, 'intervention')}{', ' if by_itself else ''}{by_itself}{shadow} · "
                             f"{counted(summary.rejections, 'rejection')}")  # fmt: skip
-    if summary.trials:
-        share = f"{summary.trial_steps / summary.steps:.1%}"
-        cost = f"{counted(summary.trial_steps, 'step')} spent ({share} of the run)"
-        rows.add_row("canary", f"{counted(summary.trials, 'trial')}, {summary.trials_won} won · {cost}")
+    if summary.canary != "none":
+        rows.add_row("canary", " · ".join(canary_words(summary)))
+    if summary.taken_back or summary.held_since is not None:
+        rows.add_row("guard", Text(" · ".join(guard_words(summary)), "yellow"))
     rows.add_row("recipe", _recipe(summary))
     if summary.is_shadow:
         rows.add_row("shadow", Text("the manager's proposals are judged and recorded; none is applied", "cyan"))
@@ -127,15 +141,9 @@ def _print_chart(console: Console, timeline: Timeline) -> None:
         return
     signal = timeline.summary.objective.partition(" ")[2]
     curve = Curve(clean(signal, 40), [(point.step, point.value) for point in timeline.evaluations])
-    marks = [_mark(decision) for decision in timeline.decisions if decision.applied_step is not None]
+    trials = trials_of(timeline.decisions, timeline.summary.steps)
     console.print()
-    console.print(chart([curve], marks, console.width, 8))
-
-
-def _mark(decision: Decision) -> Mark:
-    kind = decision.proposal.kind if decision.proposal else ""
-    shown: MarkKind = "reflex" if decision.source == "reflex" else "rollback" if kind.startswith("rollback") else "adjust"
-    return Mark(decision.applied_step or 0, kind, shown, decision.intervention)
+    console.print(chart([curve], marks_of(timeline.decisions), console.width, 8, trials, has_key=True))
 
 
 def _groups(decisions: Sequence[Decision], *, every: bool) -> Iterator[list[Decision]]:
@@ -161,22 +169,24 @@ def _held(group: Sequence[Decision]) -> Text:
     )
 
 
-def _print_decision(console: Console, decision: Decision) -> None:
-    words, style = ENDINGS[decision.ending], _STYLES[decision.ending]
+def _print_decision(console: Console, decision: Decision, signal: str) -> None:
+    words, style = trial_ending(decision) or ENDINGS[decision.ending], _STYLES[decision.ending]
     if decision.ending == "applied":
         words = f"applied at step {decision.applied_step} as intervention {decision.intervention}"
+        if decision.taken_back is not None:
+            words, style = f"{words}, taken back at step {decision.taken_back.step}", "yellow"
     elif decision.ending == "shadow":
         words = f"would have been applied at step {decision.verdicts[-1].step} (shadow)"
     title = f" step {decision.step} · {decision.source} · "
     console.print(Text.assemble((f"#{decision.number} ", "bold"), title, (words, style)))
     rows = _rows()
-    for label, text in _told(decision):
+    for label, text in _told(decision, signal):
         rows.add_row(label, text)
     if rows.row_count:
         console.print(rows)
 
 
-def _told(decision: Decision) -> Iterator[tuple[str, Text]]:
+def _told(decision: Decision, signal: str) -> Iterator[tuple[str, Text]]:
     for symptom in decision.symptoms:
         evidence = ", ".join(f"{clean(item.name, 60)} {number(item.value)}" for item in symptom.evidence)
         name = (f"{symptom.name} in {clean(symptom.signal, 80)}", _SEVERITIES[symptom.severity])
@@ -191,7 +201,7 @@ def _told(decision: Decision) -> Iterator[tuple[str, Text]]:
         if not judged.accepted:
             yield "rejected", Text(f"{clean(judged.action, 200)}: {reasons_against(judged.reasons)}", "yellow")
     if decision.tried is not None:
-        yield "tried", _tried(decision.tried)
+        yield "tried", Text(tried_words(decision.tried), _TRIED[decision.tried.outcome])
     if decision.changes:
         changed = (f"{clean(c.control, 80)} {number(c.before)} → {number(c.after)}" for c in decision.changes)
         # After a failure it is what was found in force, which may be somebody else's doing.
@@ -203,18 +213,23 @@ def _told(decision: Decision) -> Iterator[tuple[str, Text]]:
             yield "read back", Text(f"{clean(result.control, 80)}: {found}", "red")
     if decision.read_back and all(result.holds for result in decision.read_back):
         yield "read back", Text("in effect at the next step")
-    if decision.outcome is not None:
+    if decision.outcome is not None and (decision.taken_back is None or decision.outcome.objective_after is not None):
         yield "outcome", _outcome(decision)
+    yield from _told_harm(decision, signal)
     if decision.detail and decision.ending not in ("rejected", "no_action"):
         yield "because", Text(clean(decision.detail), "yellow")
 
 
-def _tried(tried: Tried) -> Text:
-    if tried.outcome is None:
-        return Text(f"from step {tried.began} on, still under way", "cyan")
-    style = {"won": "green", "lost": "yellow", "abandoned": "bright_black"}[tried.outcome]
-    words = f"steps {tried.began} to {tried.ended}, {counted(tried.spent, 'step')} spent · {clean(tried.reason, 300)}"
-    return Text.assemble((tried.outcome, style), f" · {words}")
+def _told_harm(decision: Decision, signal: str) -> Iterator[tuple[str, Text]]:
+    harm, back = decision.harm, decision.taken_back
+    if harm is not None:
+        yield "harm", Text(harm_words(harm, signal), "red")
+    if back is not None:
+        yield "taken back", Text(taken_back_words(back, harm), "yellow")
+    elif harm is not None:
+        yield "taken back", Text("not taken back", "red")
+    if decision.takes_back:
+        yield "takes back", Text(takes_back_words(decision))
 
 
 def _told_proposal(proposal: Proposed) -> Iterator[tuple[str, Text]]:
@@ -250,8 +265,10 @@ def _outcome(decision: Decision) -> Text:
         text = Text(f"{number(outcome.objective_before)} → {number(outcome.objective_after)} after {after}")
     if outcome.gain is not None:
         text.append(f" · gain {outcome.gain:+.4g}", "green" if outcome.gain > 0 else "red" if outcome.gain < 0 else "")
-    if outcome.met is not None:
-        how = "as expected" if outcome.met else "taken back by the guard" if outcome.taken_back else "not as expected"
+    if decision.taken_back is not None:
+        text.append(" · taken back", "yellow")
+    elif outcome.met is not None:
+        how = "as expected" if outcome.met else "not as expected"
         text.append(f" · {how}", "green" if outcome.met else "red")
     elif not outcome.is_complete:
         text.append(" · still measuring", "cyan")

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
 from trimtab.errors import TrimtabError
-from trimtab.report.scale import Curve, Mark
-from trimtab.report.terminal_chart import chart_rows
+from trimtab.report.scale import Curve, Mark, TrialSpan
+from trimtab.report.terminal_chart import Span, chart_key, chart_rows
 from trimtab.report.words import clean, counted, number
 
 __all__ = [
@@ -40,7 +41,7 @@ NARROWEST: Final = 60
 WIDEST: Final = 120
 CURVE_STYLES: Final = ("dark_orange", "dodger_blue1", "green", "magenta")
 STATUS_STYLES: Final = {"ended": "green", "stopped": "yellow", "not ended": "cyan", "running": "cyan", "cut off": "red"}
-MARK_STYLES: Final = {"adjust": "bright_black", "rollback": "magenta", "reflex": "red"}
+MARK_STYLES: Final = {"adjust": "bright_black", "rollback": "magenta", "reflex": "red", "guard": "cyan"}
 
 
 def make_console(file: TextIO | None = None) -> Console:
@@ -57,15 +58,29 @@ def make_console(file: TextIO | None = None) -> Console:
     return console
 
 
-def chart(curves: list[Curve], marks: list[Mark], width: int, height: int) -> Text:
-    """Return a chart of curves, coloured."""
+def chart(
+    curves: list[Curve],
+    marks: Sequence[Mark],
+    width: int,
+    height: int,
+    trials: Sequence[TrialSpan] = (),
+    *,
+    has_key: bool = False,
+) -> Text:
+    """Return a chart of curves, coloured; with ``has_key``, what its marks stand for is told below."""
+    key = chart_key(marks, trials) if has_key else []
+    rows = chart_rows(curves, marks, width, height, trials)
     drawn = Text(no_wrap=True, overflow="crop")
-    for row in chart_rows(curves, marks, width, height):
-        for span in row:
-            drawn.append(span.text, _style(span.role))
-        drawn.append("\n")
+    for row in [*rows, key] if key else rows:
+        _append(drawn, row)
     drawn.right_crop(1)
     return drawn
+
+
+def _append(drawn: Text, row: Sequence[Span]) -> None:
+    for span in row:
+        drawn.append(span.text, _style(span.role))
+    drawn.append("\n")
 
 
 def _style(role: str) -> str:

@@ -16,23 +16,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Final
 
 from trimtab.controller.draft import Draft
-from trimtab.controller.effect import Decay, Shift
+from trimtab.controller.effect import CANDIDATE, LOOK, NO_ACTION, START, Decay, Shift
 from trimtab.controller.event import Shifted, ShiftFailed, TrialCutOff
 from trimtab.controller.noise import borne
 from trimtab.controller.state import Question, State, Trial
+from trimtab.controller.trying import NOT_EVALUATED
 from trimtab.controls.safeguards import Canary
 from trimtab.decision.action import Action, NoAction, Rollback, Stop
 from trimtab.decision.proposal import Proposal
 from trimtab.decision.surface import Surface
 from trimtab.ledger.record import Arm, ProblemNoticed, TrialBegan, TrialEnded, TrialMeasured, TrialMoved, TrialOutcome
 from trimtab.verification.verdict import Rejection, VerifiedAction
-
-START: Final = "start"
-LOOK: Final = "look"
-NOT_EVALUATED: Final = "the loop did not evaluate when supervisor.evaluation_due"
 
 
 def cost(canary: Canary) -> int:
@@ -59,10 +55,10 @@ def is_tried(state: State, action: Action) -> bool:
 
 def measured_better(state: State) -> tuple[str, ...]:
     """Return the checkpoints that are better than the newest evaluation by more than is noise."""
-    if not state.objectives:
+    now, goal = state.objective, state.envelope.objective
+    if now is None:
         return ()
     known = [value for _, value in state.objectives]
-    now, goal = known[-1], state.envelope.objective
     least = borne(state.envelope.guard, known, now)
     scores = [(saved.id, saved.score) for saved in state.checkpoints if not saved.is_left and saved.score is not None]
     return tuple(id for id, score in scores if not math.isfinite(now) or goal.gain(now, score) > least)
@@ -80,6 +76,8 @@ def open_surface(state: State, surface: Surface, step: int) -> Surface:
 def objection(state: State, step: int) -> Rejection | None:
     """Return why no trial can begin after ``step``; None if one can."""
     canary = state.envelope.canary
+    if state.is_untriable:
+        return Rejection("canary", f"no trial can be judged: {NOT_EVALUATED}")
     if state.trial_steps + cost(canary) > canary.budget * step:
         spent = f"{state.trial_steps} of them are spent" if state.trial_steps else "none of them is spent"
         detail = f"a trial may cost {cost(canary)} steps; the budget is {canary.budget:.0%} of {step} steps, {spent}"
@@ -160,10 +158,10 @@ def _on_failure(draft: Draft, event: ShiftFailed) -> None:
     at, trial = event.step, draft.state.trial
     if trial is None:  # not even the fork could be kept
         draft.append(ProblemNoticed(at, "a trial could not begin", event.problem))
-    elif event.attempted:
-        _go_back(draft, at, trial, "lost", event.problem)
+    elif event.attempted or (not event.effect.back_to and not _is_on_course(trial, at)):  # the own course is in memory
+        _go_back(draft, at, trial, "lost" if event.attempted else "abandoned", event.problem)
     else:
-        is_off = event.went_back or not _is_on_course(trial, at)
+        is_off = event.went_back or isinstance(event.effect.record, TrialEnded) or not _is_on_course(trial, at)
         spent = at - trial.began if is_off else trial.since - trial.began
         draft.append(TrialEnded(at, trial.number, "abandoned", event.problem, spent, event.recipe, went_back=False))
         checkpoint = next((saved for saved in reversed(draft.state.checkpoints) if not saved.is_left), None)
@@ -207,29 +205,30 @@ def _end_of_look(draft: Draft, at: int, trial: Trial) -> None:
 def _end_of_arm(draft: Draft, at: int, trial: Trial) -> None:
     if trial.arm == "candidate":
         moved = TrialMoved(at, trial.number, "candidate", "decay", draft.state.recipe, went_back=False)
-        draft.effects.append(Shift(moved, keep="candidate"))
+        draft.effects.append(Shift(moved, keep=CANDIDATE))
         return
-    verified = draft.verified(at, trial.action)
+    verified = draft.verified(trial.began, trial.action)
     if verified is None:
         _end(draft, at, trial, "abandoned", "the action is not executable any more")
         return
     moved = TrialMoved(at, trial.number, "candidate", "arm", verified.recipe, went_back=True)
-    draft.effects.append(Shift(moved, keep="no_action", back_to=START, for_the_last_time=True, attempt=verified))
+    draft.effects.append(Shift(moved, keep=NO_ACTION, back_to=START, for_the_last_time=True, attempt=verified))
 
 
 def _end_of_decay(draft: Draft, at: int, trial: Trial) -> None:
     values = dict(trial.objectives)
     if trial.arm not in values:
+        draft.append(ProblemNoticed(at, "a trial could not be judged", NOT_EVALUATED))
         _end(draft, at, trial, "abandoned", NOT_EVALUATED)
     elif trial.arm == "candidate":
         moved = TrialMoved(at, trial.number, "no_action", "decay", trial.base, went_back=True)
-        draft.effects.append(Shift(moved, back_to="no_action"))
+        draft.effects.append(Shift(moved, back_to=NO_ACTION))
     elif not _counts(draft.state, values):
         _end(draft, at, trial, "lost", _compared(draft.state, values))
-    elif (verified := draft.verified(at, trial.action)) is None:
+    elif (verified := draft.verified(trial.began, trial.action)) is None:
         _end(draft, at, trial, "abandoned", "the action is not executable any more")
     else:
-        draft.intend(at, verified, trial.symptoms, trial.reason, trial.expectation, fork="candidate")
+        draft.intend(at, verified, trial.symptoms, trial.reason, trial.expectation, fork=CANDIDATE)
 
 
 def _end(draft: Draft, at: int, trial: Trial, outcome: TrialOutcome, why: str) -> None:
@@ -248,7 +247,7 @@ def _go_back(draft: Draft, at: int, trial: Trial, outcome: TrialOutcome, why: st
     """End the trial at the end of the arm of no_action."""
     spent = at - trial.began - draft.state.envelope.canary.steps
     record = TrialEnded(at, trial.number, outcome, why, spent, trial.base, went_back=True)
-    draft.effects.append(Shift(record, back_to="no_action"))
+    draft.effects.append(Shift(record, back_to=NO_ACTION))
 
 
 def _is_on_course(trial: Trial, at: int) -> bool:

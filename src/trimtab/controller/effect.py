@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from trimtab.decision.briefing import Briefing
 from trimtab.ledger.record import Record, TrialBegan, TrialEnded, TrialMoved
 from trimtab.verification.verdict import VerifiedAction
+
+# Names of the states that a trial keeps: the fork, an early look, and the ends of the arms.
+START: Final = "start"
+LOOK: Final = "look"
+NO_ACTION: Final = "no_action"
+CANDIDATE: Final = "candidate"
 
 
 @dataclass(frozen=True, slots=True)

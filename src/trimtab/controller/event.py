@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab.actuation.binding import ReadBack
+from trimtab.controller.effect import Shift
 from trimtab.controller.state import State
 from trimtab.controls.recipe import Recipe
 from trimtab.decision.consultation import Consultation
@@ -158,6 +159,7 @@ class ShiftFailed:
         step: Step after which it was tried.
         recipe: What is in force, read from the live objects.
         problem: What went wrong.
+        effect: What was tried.
         went_back: Whether a kept state was brought back before.
         attempted: Whether it was the action of a candidate that failed, behind that.
     """
@@ -165,6 +167,7 @@ class ShiftFailed:
     step: int
     recipe: Recipe
     problem: str
+    effect: Shift
     went_back: bool = False
     attempted: bool = False
 

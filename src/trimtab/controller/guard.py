@@ -22,7 +22,7 @@ from itertools import pairwise
 from typing import Final
 
 from trimtab.controller.measuring import lag_steps, longest_lag
-from trimtab.controller.noise import borne
+from trimtab.controller.noise import borne, deviation
 from trimtab.controller.state import State
 from trimtab.controls.envelope import Objective
 from trimtab.controls.standing import Checkpoint
@@ -51,6 +51,8 @@ def watched(state: State) -> Intervention | None:
         return None
     first: Intervention | None = None
     for one in reversed(state.interventions):
+        if _is_void(one):
+            continue
         if not one.is_by_manager or one.taken_back or isinstance(one.action, Stop):
             break
         if one.met is False and not one.evaluations_measured:
@@ -61,6 +63,11 @@ def watched(state: State) -> Intervention | None:
         if checkpoint_of(one.action):
             break  # what was before it is gone
     return first
+
+
+def _is_void(intervention: Intervention) -> bool:
+    """Return whether it is an attempt of the guard that failed."""
+    return intervention.source == "guard" and intervention.met is False
 
 
 def _most(state: State) -> int:
@@ -76,7 +83,7 @@ def _evaluations(state: State, intervention: Intervention, until: float = math.i
 def before(state: State, intervention: Intervention) -> Checkpoint | None:
     """Return the newest checkpoint of the state and the recipe just before ``intervention``; None if there is none."""
     for checkpoint in reversed(state.checkpoints):
-        is_earlier = checkpoint.step <= intervention.step and not checkpoint.is_left
+        is_earlier = checkpoint.step < intervention.step and not checkpoint.is_left
         if is_earlier and checkpoint.recipe == intervention.recipe_before:
             return checkpoint
     return None
@@ -91,27 +98,33 @@ def find_harm(state: State, step: int, objective: float) -> HarmFound | None:
         objective: The evaluated objective.
     """
     intervention = watched(state)
+    known = [value for at, value in state.objectives if intervention is not None and at <= intervention.step]
     start = None if intervention is None else _start(intervention)
+    if start is None and known and intervention is not None and not checkpoint_of(intervention.action):
+        start = known[-1]  # the newest one was no number
     if intervention is None or start is None or step <= intervention.step + lag_steps(state.envelope, intervention):
         return None
     goal = state.envelope.objective
-    known = [value for at, value in state.objectives if at <= intervention.step]
     evaluations = sum(at > intervention.step for at, _ in state.objectives) + 1
     expected = 0.0 if checkpoint_of(intervention.action) else _foreseen(goal, known, evaluations)
-    if _was_tried(state, intervention):
-        expected = min(0.0, expected)
+    if expected > 0 and _was_tried(state, intervention):
+        expected = 0.0
     least_harm = borne(state.envelope.guard, known, start)
     gain = goal.gain(start, objective) if math.isfinite(objective) else -math.inf
     if expected - gain <= least_harm:
         return None
     is_worse = gain < min(0.0, expected) - least_harm
+    has_changed = bool(state.recipe.difference(intervention.recipe_before))
+    if not is_worse and not has_changed and checkpoint_of(intervention.action) is None:
+        return None  # only slower, and the recipe is as it was before: there is nothing to take back
     return HarmFound(step, intervention.number, objective, gain, expected, least_harm, is_worse)
 
 
 def take_back(state: State, harm: HarmFound) -> TakeBack | None:
     """Return how what did harm is taken back; None if there is no way back any more."""
     intervention = next((one for one in state.interventions if one.number == harm.intervention), None)
-    if intervention is None or not state.interventions[-1].is_by_manager:
+    newest = next((one for one in reversed(state.interventions) if not _is_void(one)), None)
+    if intervention is None or newest is None or not newest.is_by_manager:
         return None
     verb = "is worse than before it" if harm.is_worse else "gains less than without it"
     least = harm.expected - harm.tolerance
@@ -123,6 +136,7 @@ def take_back(state: State, harm: HarmFound) -> TakeBack | None:
     recipe: list[Action] = [Adjust(changes)] if changes else []
     # A rollback of the manager that only lost progress cannot be undone: what lay behind it is gone.
     actions = [*weights, *recipe] if harm.is_worse else [*recipe, *weights]
+    actions = [action for action in actions if action not in state.ways_back_failed]
     return TakeBack(tuple(actions), reason) if actions else None
 
 
@@ -177,13 +191,25 @@ def _start(intervention: Intervention) -> float | None:
     return start if start is not None and math.isfinite(start) else None
 
 
+def has_helped(state: State) -> bool:
+    """Return whether one of the manager's interventions was watched to its end before the newest evaluation, and has gained."""
+    if not state.objectives:
+        return False
+    newest, goal = state.objectives[-1][1], state.envelope.objective
+    for one in state.interventions:
+        start = _start(one) if one.is_by_manager and not one.taken_back and not isinstance(one.action, Stop) else None
+        if start is not None and _evaluations(state, one) == _most(state) + 1 and goal.gain(start, newest) > 0:
+            return True
+    return False
+
+
 def _was_tried(state: State, first: Intervention) -> bool:
     """Return whether all that is watched was measured beside no_action, which says more than the pace of the past."""
     return all(one.trial for one in state.interventions if one.number >= first.number and one.is_by_manager)
 
 
 def _foreseen(goal: Objective, known: list[float], evaluations: int) -> float:
-    """Return the gain after so many evaluations if the run goes on by itself; 0 while its pace is not known.
+    """Return the gain after so many evaluations if the run goes on by itself; 0 where its pace is not known.
 
     Most runs get slower: the newest gain counts if it is less than usual, and each next one is foreseen as less by as much.
     """
@@ -193,6 +219,8 @@ def _foreseen(goal: Objective, known: list[float], evaluations: int) -> float:
     usual = statistics.median(gains)
     if usual <= 0:
         return usual * evaluations
+    if usual <= deviation(known):
+        return 0.0  # no pace that could be told from noise
     pace = max(0.0, min(usual, gains[-1]))
     slower = min(_SLOWER_EACH_TIME, pace / usual)
     return _SLOWER_AT_ONCE * pace * sum(slower**number for number in range(evaluations))

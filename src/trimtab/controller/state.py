@@ -148,11 +148,14 @@ class State:
         rewinds: Its rollbacks, oldest first.
         objectives: Pairs of step and finite objective on the way that the weights have come, the newest last; some thirty.
         harm: What the guard is about to take back.
-        taken_back_in_a_row: Interventions that the guard took back since the last one that brought a gain.
+        ways_back_failed: Actions by which it could not.
+        taken_back_in_a_row: Interventions that the guard took back since the last one that it watched to the end and that
+            brought a gain.
         held_until: Pairs of a control that was taken back and the step from which it may be changed again.
         trial: The trial under way.
         num_trials: Trials begun.
         trial_steps: Steps that trials have cost.
+        is_untriable: Whether no trial can be judged, since the loop does not evaluate when one asks for it.
     """
 
     phase: Phase
@@ -197,11 +200,13 @@ class State:
     rewinds: tuple[Rewind, ...] = ()
     objectives: tuple[tuple[int, float], ...] = ()
     harm: HarmFound | None = None
+    ways_back_failed: tuple[Action, ...] = ()
     taken_back_in_a_row: int = 0
     held_until: tuple[tuple[str, int], ...] = ()
     trial: Trial | None = None
     num_trials: int = 0
     trial_steps: int = 0
+    is_untriable: bool = False
 
     @property
     def is_held(self) -> bool:

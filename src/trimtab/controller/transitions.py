@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from trimtab.controller.guard import has_helped
 from trimtab.controller.state import Phase, Question, Rewind, State
 from trimtab.controller.trying import candidate_end, tried
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint
-from trimtab.decision.action import Stop, changes_of, checkpoint_of
+from trimtab.decision.action import NoAction, Stop, changes_of, checkpoint_of
 from trimtab.decision.briefing import Intervention
 from trimtab.errors import IllegalTransition
 from trimtab.ledger.record import (
@@ -191,9 +192,10 @@ def _learn(state: State, record: Record) -> State:
         case TrialBegan() | TrialMoved() | TrialMeasured() | TrialEnded():
             return tried(state, record)
         case VerdictGiven() | RunEnded():
-            # A verdict closes the question, whatever was answered; one on the guard, what it was to answer.
-            is_answered = record.kind == "verdict_given" and record.source == "guard"
-            return replace(state, question=None, proposal=None, harm=None if is_answered else state.harm)
+            # A verdict closes the question, whatever was answered.
+            closed = replace(state, question=None, proposal=None)
+            gives_up = record.kind == "verdict_given" and record.source == "guard" and isinstance(record.action, NoAction)
+            return replace(closed, harm=None, ways_back_failed=()) if gives_up else closed
         case _:
             return state
 
@@ -216,10 +218,14 @@ def _evaluated(state: State, record: EvaluationRecorded) -> State:
     known = state.objectives
     if math.isfinite(record.objective):
         known = (*known, (record.step, record.objective))[-_KEPT_OBJECTIVES:]
-    num_evaluations = state.num_evaluations + 1
-    return replace(
-        state, checkpoints=checkpoints, objective=record.objective, objectives=known, num_evaluations=num_evaluations
+    evaluated = replace(
+        state,
+        checkpoints=checkpoints,
+        objective=record.objective,
+        objectives=known,
+        num_evaluations=state.num_evaluations + 1,
     )
+    return replace(evaluated, taken_back_in_a_row=0) if has_helped(evaluated) else evaluated
 
 
 def _applied(state: State, record: ActionApplied) -> State:
@@ -232,7 +238,7 @@ def _applied(state: State, record: ActionApplied) -> State:
 def _failed(state: State, record: ActionFailed) -> State:
     intended = _pending(state, record.intervention)
     target = state.standing(record.step).checkpoint(record.restored or "")
-    done = _carried_out(state, intended, record.step, record.recipe, target)
+    done = _carried_out(state, intended, record.step, record.recipe, target, is_whole=False)
     failed = replace(_intervention(state, intended, record.step, target), is_complete=True, met=False)
     return replace(done, interventions=(*done.interventions, failed))
 
@@ -243,7 +249,9 @@ def _pending(state: State, intervention: int) -> ActionIntended:
     return state.pending
 
 
-def _carried_out(state: State, intended: ActionIntended, step: int, recipe: Recipe, target: Checkpoint | None) -> State:
+def _carried_out(
+    state: State, intended: ActionIntended, step: int, recipe: Recipe, target: Checkpoint | None, *, is_whole: bool = True
+) -> State:
     """Return the state after an action, whole or failed: budgets are spent either way, or failures would be free."""
     changed = dict(state.changed_at) | {name: step for name, _ in recipe.difference(state.recipe)}
     by_reflex, by_manager = intended.source == "reflex", intended.source == "manager"
@@ -251,10 +259,13 @@ def _carried_out(state: State, intended: ActionIntended, step: int, recipe: Reci
     is_repair = by_reflex and rolls_back
     checkpoints = tuple(replace(c, is_left=c.is_left or c.step > target.step) if target else c for c in state.checkpoints)
     blamed = [one for one in state.interventions if one.is_by_manager and 0 < intended.takes_back <= one.number]
+    is_left = bool(blamed) and not is_whole  # the harm is still there: another way back has to be found
+    blamed = [] if is_left else blamed
     return replace(
         _taken_back(state, blamed, step) if blamed else state,
         pending=None,
-        harm=None,
+        harm=state.harm if is_left else None,
+        ways_back_failed=(*state.ways_back_failed, intended.action) if is_left else (),
         recipe=recipe,
         changed_at=tuple(changed.items()),
         values_seen=_seen(state, recipe),
@@ -401,9 +412,7 @@ def _measured(state: State, record: InterventionMeasured) -> State:
         is_complete=record.is_complete,
         met=record.met,
     )
-    is_kept = record.is_complete and measured.is_by_manager and (record.gain or 0.0) > 0
-    failures = 0 if is_kept else state.taken_back_in_a_row
-    return replace(state, interventions=(*state.interventions[:-1], measured), taken_back_in_a_row=failures)
+    return replace(state, interventions=(*state.interventions[:-1], measured))
 
 
 def _read_back(state: State, record: ReadBackRecorded) -> State:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from trimtab.controller.state import Rewind, State, Trial
 from trimtab.decision.action import checkpoint_of
 from trimtab.errors import IllegalTransition
 from trimtab.ledger.record import TrialBegan, TrialEnded, TrialMeasured, TrialMoved
+
+NOT_EVALUATED: Final = "the loop did not evaluate when supervisor.evaluation_due"
 
 
 def tried(state: State, record: TrialBegan | TrialMoved | TrialMeasured | TrialEnded) -> State:
@@ -26,7 +29,8 @@ def tried(state: State, record: TrialBegan | TrialMoved | TrialMeasured | TrialE
     rewinds = _with(state, record.step, _lineage_step(state, trial, record)) if record.went_back else state.rewinds
     moved = replace(state, recipe=record.recipe, rewinds=rewinds)
     if isinstance(record, TrialEnded):
-        return replace(moved, trial=None, trial_steps=state.trial_steps + record.spent)
+        is_untriable = state.is_untriable or record.reason == NOT_EVALUATED
+        return replace(moved, trial=None, trial_steps=state.trial_steps + record.spent, is_untriable=is_untriable)
     goes_on = trial.leg == "look" and record.arm == trial.arm
     since = record.step - state.envelope.canary.look_steps if goes_on else record.step
     return replace(moved, trial=replace(trial, since=since, arm=record.arm, leg=record.leg, is_looked_at=goes_on))
@@ -45,7 +49,7 @@ def _lineage_step(state: State, trial: Trial, record: TrialMoved | TrialEnded) -
     if isinstance(record, TrialMoved) and record.leg == "arm":
         if record.arm == "no_action":
             return trial.lineage_step + canary.look_steps
-        return _candidate_start(state, trial) + (canary.look_steps if trial.leg == "look" else 0)
+        return candidate_start(state, trial) + (canary.look_steps if trial.leg == "look" else 0)
     is_look = isinstance(record, TrialEnded) and trial.arm == "no_action" and trial.leg == "look"
     return trial.lineage_step + (canary.look_steps if is_look else canary.steps)
 
@@ -53,7 +57,7 @@ def _lineage_step(state: State, trial: Trial, record: TrialMoved | TrialEnded) -
 def candidate_end(state: State, step: int) -> tuple[Rewind, ...]:
     """Return the rewinds with the one to the end of the candidate's arm."""
     assert state.trial is not None
-    return _with(state, step, _candidate_start(state, state.trial) + state.envelope.canary.steps)
+    return _with(state, step, candidate_start(state, state.trial) + state.envelope.canary.steps)
 
 
 def _begun(state: State, record: TrialBegan) -> Trial:
@@ -70,7 +74,7 @@ def _begun(state: State, record: TrialBegan) -> Trial:
     )
 
 
-def _candidate_start(state: State, trial: Trial) -> int:
+def candidate_start(state: State, trial: Trial) -> int:
     """Return the steps that the weights of the candidate's arm had been through when it began."""
     target = next((saved for saved in state.checkpoints if saved.id == checkpoint_of(trial.action)), None)
     return trial.lineage_step if target is None else state.lineage_step(target.step)

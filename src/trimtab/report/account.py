@@ -12,10 +12,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, cast
 
 from trimtab.actuation.binding import ReadBack
+from trimtab.controls.safeguards import CanaryMode
 from trimtab.decision.consultation import Consultation
 from trimtab.decision.proposal import Expectation
 from trimtab.diagnosis.base import Symptom
-from trimtab.ledger.record import RAISED, Answerer, Origin, TrialOutcome
+from trimtab.ledger.record import RAISED, Answerer, Arm, HarmFound, Origin, TrialOutcome
 from trimtab.verification.verdict import Rejection, Source
 
 # What became of a decision. `open` is one whose end is not in the ledger (yet), `unanswered` one that was open when the
@@ -107,18 +108,41 @@ class Tried:
     """The trial of a proposal.
 
     Args:
+        number: Its number, from 1.
         began: Step after which the state was forked.
         ended: Step after which the run went on by itself; None while the trial is under way.
         outcome: How it ended; None while it is under way.
         reason: What was compared, or why nothing was.
         spent: Steps that it cost.
+        looks: Pairs of an arm and its objective at the early look, as far as there was one.
     """
 
+    number: int
     began: int
     ended: int | None = None
     outcome: TrialOutcome | None = None
     reason: str = ""
     spent: int = 0
+    looks: tuple[tuple[Arm, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """How the guard took an intervention back.
+
+    Args:
+        step: Step after which it did.
+        intervention: Number of the guard's own intervention.
+        first: Number of the first of the interventions that were taken back with it.
+        action: What it did, in words.
+        reason: Why.
+    """
+
+    step: int
+    intervention: int
+    first: int
+    action: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +167,9 @@ class Decision:
         ending: What became of it.
         detail: Why nothing happened, or what went wrong; empty if there is nothing to say.
         tried: Its trial; None if it was not tried.
+        harm: What the guard found it, or those watched with it, to have done; None if no harm was found.
+        taken_back: How the guard took it back; None if it did not.
+        takes_back: Numbers of the interventions that it, as the guard's, takes back, or would have if it had not failed.
     """
 
     number: int
@@ -161,6 +188,9 @@ class Decision:
     ending: Ending = "open"
     detail: str = ""
     tried: Tried | None = None
+    harm: HarmFound | None = None
+    taken_back: TakenBack | None = None
+    takes_back: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision as JSON-ready values."""
@@ -202,8 +232,9 @@ class RunSummary:
         last: Newest evaluation.
         num_evaluations: Evaluations reported.
         num_questions: Questions asked.
-        interventions: Actions applied, of the manager and of the reflex.
+        interventions: Actions applied, whoever decided them.
         reflex_interventions: Of these, those of the reflex.
+        guard_interventions: Of these, those of the guard.
         rejections: Verdicts against an action.
         is_shadow: Whether the manager's proposals are judged and recorded, but never applied.
         shadow_interventions: Actions that would have been applied, were it not for that.
@@ -217,6 +248,10 @@ class RunSummary:
         trials: Trials of proposals.
         trials_won: Of these, those after which the proposal was applied.
         trial_steps: Steps that they cost.
+        canary: Whether a proposal is tried before it counts.
+        is_guarded: Whether the guard acts.
+        taken_back: Interventions that it took back.
+        held_since: Step since which it holds the recipe; None if it does not.
     """
 
     run: str
@@ -233,6 +268,7 @@ class RunSummary:
     num_questions: int
     interventions: int
     reflex_interventions: int
+    guard_interventions: int
     rejections: int
     is_shadow: bool
     shadow_interventions: int
@@ -246,6 +282,10 @@ class RunSummary:
     trials: int = 0
     trials_won: int = 0
     trial_steps: int = 0
+    canary: CanaryMode = "none"
+    is_guarded: bool = False
+    taken_back: int = 0
+    held_since: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON-ready values."""

@@ -21,6 +21,7 @@ _MARKS: Final = {
     "adjust": ("#6b7280", "3 4", "adjusted"),
     "rollback": ("#7c3aed", "", "rolled back"),
     "reflex": ("#c81e1e", "6 3", "reflex"),
+    "guard": ("#0b7285", "8 2 2 2", "guard"),
 }
 _INK: Final = "#1f2937"
 _GREY: Final = "#5b6472"

@@ -13,6 +13,7 @@ from typing import Final
 
 from trimtab.controller.state import State
 from trimtab.controller.transitions import fold
+from trimtab.controller.trying import candidate_start
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint
@@ -148,7 +149,7 @@ def _deed(before: State, after: State, record: ActionApplied | ActionFailed, tar
     return Deed(
         intervention=record.intervention,
         step=record.step,
-        lineage_step=after.lineage_step(record.step),
+        lineage_step=_in_force_from(before, after, record),
         who=intervention.source,
         action=intervention.action,
         changes=record.recipe.difference(start),
@@ -191,6 +192,13 @@ def left_out(lineage: Lineage) -> list[str]:
         elif isinstance(deed.action, Stop) and deed is not lineage.stop:
             told.append((deed.step, f"step {deed.step}: {deed.who} asked to stop: {_reason(deed)}"))
     return [text for _, text in sorted(told, key=lambda one: one[0])]
+
+
+def _in_force_from(before: State, after: State, record: ActionApplied | ActionFailed) -> int:
+    """Return the steps that the weights had been through when a deed took effect: in a trial, that was where its arm began."""
+    if before.trial is not None and before.pending is not None and before.pending.trial:
+        return candidate_start(before, before.trial)
+    return after.lineage_step(record.step)
 
 
 def _went_back(back: GoneBack) -> str:

@@ -11,7 +11,8 @@ from typing import Final, Literal
 # Beyond this a difference of two values may overflow; on a chart it is as good as infinite.
 LARGEST: Final = 1e300
 
-MarkKind = Literal["adjust", "rollback", "reflex"]
+MarkKind = Literal["adjust", "rollback", "reflex", "guard"]
+TrialKind = Literal["won", "lost", "abandoned", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,35 @@ class Mark:
     Args:
         step: Step after which it was applied.
         text: What it was, in words.
-        kind: Whether it went back, and whether the reflex did it.
+        kind: Whether it went back; if the reflex or the guard did it, that.
         number: The number to show; by default its place among the marks.
+        is_taken_back: Whether the guard took it back.
     """
 
     step: float
     text: str
     kind: MarkKind
     number: int | None = None
+    is_taken_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSpan:
+    """The steps of a trial on a chart.
+
+    Args:
+        from_step: Step after which the state was forked.
+        to_step: Step after which the trial ended; of one under way, the newest step.
+        kind: How it ended; ``open`` while it is under way.
+        text: What was tried and compared, in words.
+        link: Where its decision stands on a page; empty for nowhere.
+    """
+
+    from_step: float
+    to_step: float
+    kind: TrialKind
+    text: str
+    link: str = ""
 
 
 def placed_marks(marks: Iterable[Mark]) -> list[Mark]:

@@ -12,10 +12,25 @@ from dataclasses import dataclass
 from typing import Final
 
 from trimtab.report.decimate import ordered, pieces
-from trimtab.report.scale import Axis, Curve, Mark, drawable, placed_marks, step_axis, tick_label, value_axis
+from trimtab.report.scale import (
+    Axis,
+    Curve,
+    Mark,
+    MarkKind,
+    TrialSpan,
+    drawable,
+    placed_marks,
+    step_axis,
+    tick_label,
+    value_axis,
+)
 
 # Bits of the dots in a braille cell, by row and column.
 _DOTS: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+_LINES: Final[dict[MarkKind, str]] = {"adjust": "┊", "rollback": "│", "reflex": "┊", "guard": "║"}
+_TRIAL: Final = "━"
+_TAKEN_BACK: Final = "✗"
+_WORDS: Final[dict[MarkKind, str]] = {"adjust": "adjusted", "rollback": "rolled back", "reflex": "reflex", "guard": "guard"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +41,17 @@ class Span:
     role: str
 
 
-def chart_rows(curves: Sequence[Curve], marks: Sequence[Mark], width: int, height: int) -> list[list[Span]]:
+def chart_rows(
+    curves: Sequence[Curve], marks: Sequence[Mark], width: int, height: int, trials: Sequence[TrialSpan] = ()
+) -> list[list[Span]]:
     """Return the rows of a chart with ticks, curves labelled at their ends, and numbered marks.
 
     Args:
         curves: Labelled points (step, value); labels longer than 16 characters are cut.
-        marks: Interventions; their numbers stand below the axis.
+        marks: Interventions; their numbers stand below the axis, that of one that was taken back with a cross.
         width: Columns in all, at least 40.
         height: Rows of the plot; the axis and the numbers take three more.
+        trials: Trials; the axis is thick along them.
     """
     series = [ordered(curve.points) for curve in curves]
     marks = placed_marks(marks)
@@ -52,7 +70,18 @@ def chart_rows(curves: Sequence[Curve], marks: Sequence[Mark], width: int, heigh
         [Span(f"{labels.get(row, ''):>{left}} {'┤' if row in labels else '│'}", "axis"), *canvas.row(row), *ends.get(row, [])]
         for row in range(height)
     ]
-    return [*rows, *_below(x, marks, left, canvas.columns)]
+    return [*rows, *_below(x, marks, trials, left, canvas.columns)]
+
+
+def chart_key(marks: Sequence[Mark], trials: Sequence[TrialSpan]) -> list[Span]:
+    """Return what the marks of a chart stand for; empty if there are none."""
+    kinds = {mark.kind for mark in marks}
+    key = [Span(f"{_LINES[kind]} {words}", kind) for kind, words in _WORDS.items() if kind in kinds]
+    if any(mark.is_taken_back for mark in marks):
+        key.append(Span(f"{_TAKEN_BACK} taken back", "axis"))
+    if trials:
+        key.append(Span(f"{_TRIAL * 2} trial", "axis"))
+    return [part for one in key for part in (Span("   ", "axis"), one)]
 
 
 class _Canvas:
@@ -62,7 +91,7 @@ class _Canvas:
         self.columns, self._height = columns, height
         self._dots = [[0] * columns for _ in range(height)]
         self._roles = [["axis"] * columns for _ in range(height)]
-        self._lines: dict[int, str] = {}
+        self._lines: dict[int, MarkKind] = {}
 
     def lines(self, marks: Sequence[Mark], x: Axis) -> None:
         for mark in marks:
@@ -90,7 +119,7 @@ class _Canvas:
             if dots:
                 cell = Span(chr(0x2800 + dots), role)
             elif column in self._lines:
-                cell = Span("│" if self._lines[column] == "rollback" else "┊", self._lines[column])
+                cell = Span(_LINES[self._lines[column]], self._lines[column])
             else:
                 cell = Span(" ", "axis")
             if spans and spans[-1].role == cell.role:
@@ -128,12 +157,15 @@ def _ends(
     return ends
 
 
-def _below(x: Axis, marks: Sequence[Mark], left: int, columns: int) -> list[list[Span]]:
+def _below(x: Axis, marks: Sequence[Mark], trials: Sequence[TrialSpan], left: int, columns: int) -> list[list[Span]]:
     ticks = x.ticks(max(2, columns // 10))
     line, words = ["─"] * columns, [" "] * (columns + 12)
+    for trial in trials:
+        first, last = (_column(x, step, columns) for step in (trial.from_step, trial.to_step))
+        line[first : last + 1] = _TRIAL * (last + 1 - first)
     for value in ticks:
         at, label = _column(x, value, columns), tick_label(value, ticks)
-        line[at] = "┬"
+        line[at] = "┯" if line[at] == _TRIAL else "┬"
         start = max(0, at - len(label) // 2)
         words[start : start + len(label)] = label
     margin = " " * (left + 1)
@@ -142,7 +174,7 @@ def _below(x: Axis, marks: Sequence[Mark], left: int, columns: int) -> list[list
     used = 0
     for mark in marks:
         # Numbers that would touch move to the right, and end where the chart does.
-        at, label = max(_column(x, mark.step, columns), used + bool(used)), str(mark.number)
+        at, label = max(_column(x, mark.step, columns), used + bool(used)), f"{mark.number}{_TAKEN_BACK * mark.is_taken_back}"
         if at < columns + 10:
             numbers.append(Span(" " * (at - used) + label, mark.kind))
             used = at + len(label)

@@ -22,6 +22,7 @@ from trimtab.ledger.record import (
     ActionIntended,
     AnswerDropped,
     EvaluationRecorded,
+    HarmFound,
     ManagerAsked,
     ManagerFailed,
     ProblemNoticed,
@@ -34,6 +35,7 @@ from trimtab.ledger.record import (
     SymptomObserved,
     TrialBegan,
     TrialEnded,
+    TrialMeasured,
     VerdictGiven,
 )
 from trimtab.report.account import (
@@ -46,6 +48,7 @@ from trimtab.report.account import (
     Proposed,
     RunSummary,
     Status,
+    TakenBack,
     Timeline,
     Tried,
     is_raised,
@@ -86,10 +89,12 @@ class _Book:
         self._problems: list[Problem] = []
         self._num_rejections = 0
         self._resumed: list[RunResumed] = []
+        self._held_since: int | None = None
 
     def enter(self, record: Record) -> None:
         before = self._state
         self._state = fold(before, record)
+        self._held_since = (self._held_since or record.step) if self._state.is_held else None
         match record:
             case RunStarted():
                 self._started = record
@@ -108,22 +113,48 @@ class _Book:
                 self._enter_answer(record)
             case VerdictGiven():
                 self._enter_verdict(record)
-            case TrialBegan() | TrialEnded():
+            case TrialBegan() | TrialMeasured() | TrialEnded():
                 self._enter_trial(record)
+            case HarmFound():
+                self._enter_harm(record)
             case _:
                 self._enter_action(record, before)
 
-    def _enter_trial(self, record: TrialBegan | TrialEnded) -> None:
+    def _enter_trial(self, record: TrialBegan | TrialMeasured | TrialEnded) -> None:
         if isinstance(record, TrialBegan):
             self._tried = self._by_question.get(record.question, self._judged)
             self._judged = self._tried
-            self._update(self._tried, tried=Tried(record.step))
+            self._update(self._tried, tried=Tried(record.trial, record.step))
             return
         decision = self._decisions[self._tried]
-        if decision.tried is not None:
+        if decision.tried is None:
+            return
+        if isinstance(record, TrialMeasured):
+            looks = (*decision.tried.looks, (record.arm, record.objective)) if record.leg == "look" else decision.tried.looks
+            self._update(self._tried, tried=replace(decision.tried, looks=looks))
+        else:
             tried = replace(decision.tried, ended=record.step, outcome=record.outcome, reason=record.reason, spent=record.spent)
             ending = decision.ending if record.outcome == "won" or decision.ending == "failed" else "not_better"
             self._update(self._tried, tried=tried, ending=ending)
+
+    def _enter_harm(self, record: HarmFound) -> None:
+        """Note harm at all interventions that were watched together."""
+        for one in self._state.interventions if self._state is not None else ():
+            if one.is_by_manager and one.number >= record.intervention:
+                self._update(self._by_intervention[one.number], harm=record)
+
+    def _enter_taking_back(self, before: State, place: int, record: ActionApplied | ActionFailed) -> None:
+        """Note at the guard's act and at what it took back what belongs together."""
+        intended = before.pending
+        if intended is None or not intended.takes_back:
+            return
+        numbers = tuple(one.number for one in before.interventions if one.is_by_manager and one.number >= intended.takes_back)
+        self._update(place, takes_back=numbers)
+        if isinstance(record, ActionApplied):
+            what = describe(intended.action)
+            back = TakenBack(record.step, intended.intervention, intended.takes_back, what, intended.reason)
+            for number in numbers:
+                self._update(self._by_intervention[number], taken_back=back)
 
     def _enter_answer(self, record: ManagerAsked | ProposalReceived | ManagerFailed | AnswerDropped) -> None:
         if isinstance(record, ManagerAsked):
@@ -187,6 +218,8 @@ class _Book:
             place = self._by_intervention.get(record.intervention)
             if place is None:
                 return
+            if before is not None and not isinstance(record, ReadBackRecorded):
+                self._enter_taking_back(before, place, record)
             match record:
                 case ActionApplied():
                     changes = _changes(before.recipe if before else record.recipe, record.recipe)
@@ -252,6 +285,7 @@ class _Book:
             num_questions=len(self._by_question),
             interventions=len(applied),
             reflex_interventions=sum(decision.source == "reflex" for decision in applied),
+            guard_interventions=sum(decision.source == "guard" for decision in applied),
             rejections=self._num_rejections,
             is_shadow=self._is_shadow,
             shadow_interventions=sum(decision.ending == "shadow" for decision in self._decisions),
@@ -264,6 +298,10 @@ class _Book:
             trials=sum(decision.tried is not None for decision in self._decisions),
             trials_won=sum(one.tried is not None and one.tried.outcome == "won" for one in self._decisions),
             trial_steps=state.trial_steps,
+            canary=started.envelope.canary.mode,
+            is_guarded=started.envelope.guard.armed,
+            taken_back=sum(one.taken_back for one in state.interventions),
+            held_since=self._held_since,
             origin=next((record.origin for record in reversed(self._resumed) if record.origin is not None), None),
         )
         for intervention in state.interventions:

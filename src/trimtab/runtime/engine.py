@@ -354,12 +354,22 @@ class Engine:
                 attempted = True
                 self._attempt(at, effect.attempt)
         except TrimtabError as error:
-            self.dispatch(ShiftFailed(at, read_recipe(self._bindings), str(error)[:500], went_back, attempted))
+            self.dispatch(ShiftFailed(at, read_recipe(self._bindings), str(error)[:500], effect, went_back, attempted))
             return
         record = effect.record
         if not isinstance(record, TrialBegan):
             record = replace(record, recipe=read_recipe(self._bindings))
         self.dispatch(Shifted(at, record))
+
+    def leave_trial(self) -> None:
+        """Bring back the run's own course, whatever the record says: trimtab is about to hold the recipe.
+
+        Raises:
+            TrimtabError: The state is that of an arm, or the recipe is another.
+        """
+        trial = self.state.trial
+        if self._forks.leave() and trial is not None:
+            write_recipe(trial.base, self._bindings, after_restore=True)
 
     def _attempt(self, at: int, verified: VerifiedAction) -> None:
         """Carry out an action in an arm of a trial.
@@ -385,8 +395,9 @@ class Engine:
             self._rewind(at, None if fork else checkpoint, outcome.restored)
         changed = tuple(name for name, _ in outcome.recipe.difference(before))
         if outcome.problem is not None:
-            restored = None if outcome.restored is None else checkpoint
-            unusable = checkpoint if outcome.checkpoint_is_unusable else None
+            # What could not be brought back for a trial's winner is its fork; the checkpoint is as good as before.
+            restored = None if outcome.restored is None or fork else checkpoint
+            unusable = checkpoint if outcome.checkpoint_is_unusable and not fork else None
             self.dispatch(EnactmentFailed(at, outcome.recipe, outcome.problem, restored, unusable))
             return
         if not fork and verified.source != "reflex" and outcome.recipe != self._recipe_behind(checkpoint, before):
@@ -409,7 +420,8 @@ class Engine:
         self._telemetry.load_state(extra["telemetry"], at)
         self._soundness.is_suspect = False
         self._on_rewind()
-        self.on_restored(at)
+        if checkpoint is not None:  # what a trial has kept is the run's own as it stands, a branch's seeds included
+            self.on_restored(at)
         saved = self.state.standing(0).checkpoint(checkpoint or "")
         if saved is not None and saved.objective is not None:
             self._telemetry.observe(saved.step, {self.state.envelope.objective.signal: saved.objective}, "evaluation")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab.actuation.binding import RateDecay, StateStore
+from trimtab.controller.effect import LOOK, NO_ACTION
 from trimtab.errors import CheckpointError
 from trimtab.telemetry.telemetry import Telemetry
 
@@ -56,6 +57,20 @@ class Forks:
         if for_the_last_time:
             del self._kept[name]
         return {"telemetry": fork.telemetry}
+
+    def leave(self) -> bool:
+        """Bring back the run's own course out of whatever arm, and give up all that is kept; return whether it was left.
+
+        Raises:
+            CheckpointError: The state is as before.
+        """
+        own = next((name for name in (NO_ACTION, LOOK) if name in self._kept), None)
+        try:
+            if own is not None:
+                self.bring_back(own)
+        finally:
+            self.forget()
+        return own is not None
 
     def decay(self, factor: float) -> None:
         """Multiply the rate of the next steps; 1 leaves it alone."""

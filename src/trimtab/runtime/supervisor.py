@@ -318,7 +318,7 @@ class Supervisor:
 
     def _take_step(self, signals: Mapping[str, object]) -> None:
         step = self._step
-        version = self._engine.state.version
+        version, rewinds = self._engine.state.version, self._telemetry.num_rewinds
         if self._probes is not None:
             signals = {**self._probes.collect(step), **signals}
             for fault in self._probes.faults():
@@ -329,8 +329,8 @@ class Supervisor:
             readings += self._reader.drain()  # saving waits for the device anyway, and nothing is then in flight
         for reading in readings:
             self._take_reading(reading)
-            if self._engine.state.version != version:
-                break  # the reflex went back: later readings belong to the course that was left
+            if self._engine.state.version != version or self._telemetry.num_rewinds != rewinds:
+                break  # the reflex went back, or a trial has ended: later readings belong to the course that was left
         self._engine.read_back(step)
         for symptom in self._deferred:
             self._engine.dispatch(SymptomRaised(step, symptom))
@@ -378,8 +378,11 @@ class Supervisor:
             return
         self._record(reading.step, self._known(reading, reading.values, "step"))
         version, view = self._engine.state.version, self._view(reading.step)
+        is_in_trial, rewinds = self.in_trial, self._telemetry.num_rewinds
         for symptom in examine(view, STEP_DETECTORS):
             self._engine.dispatch(SymptomRaised(self._step, symptom))
+            if is_in_trial and self._telemetry.num_rewinds != rewinds:
+                return  # what was found next was found on the course that was left
         is_shocked = is_shock(view)
         if (is_shocked or self._engine.is_suspect) and self._engine.state.version == version:
             self._engine.is_damaged(self._step, is_shocked=is_shocked)
@@ -522,6 +525,10 @@ class Supervisor:
     def _hold(self, error: Exception) -> None:
         self._is_held = True
         _LOG.error("trimtab holds the recipe from step %d on; training goes on", self._step, exc_info=error)
+        try:
+            self._engine.leave_trial()
+        except Exception:  # noqa: BLE001 - nothing may reach the user's training loop; the log says what the run goes on with
+            _LOG.exception("the run's own course could not be brought back: training goes on from a trial's arm")
         try:
             self._close_sources()
             self._engine.dispatch(ProblemFound(self._step, "trimtab failed and holds the recipe", repr(error)[:500]))

@@ -31,7 +31,6 @@ from trimtab.ledger.record import (
     TrialMoved,
     VerdictGiven,
 )
-from trimtab.report.account import Tried
 from trimtab.report.timeline import build_timeline
 from trimtab.runtime.supervisor import Supervisor
 
@@ -445,10 +444,13 @@ def test_a_trial_is_told_from_its_beginning_to_its_cost(candidate: float, ending
     decision = next(one for one in timeline.decisions if one.tried is not None)
     outcome, cost = ("won" if ending == "applied" else "lost"), H + 2 * (D + 1)
     told = f"val/loss {candidate:g} with it, 2 without"
-    assert decision.tried == Tried(FORK, END, outcome, told, cost)
+    tried_ = decision.tried
+    assert tried_ is not None
+    assert (tried_.began, tried_.ended, tried_.outcome, tried_.reason, tried_.spent) == (FORK, END, outcome, told, cost)
     assert decision.ending == ending
     summary = timeline.summary
     assert (summary.trials, summary.trials_won, summary.trial_steps) == (1, int(ending == "applied"), cost)
     shown = CliRunner().invoke(app, ["show", str(supervisor.run_directory.path), "--all"])
-    assert f"{outcome} · steps {FORK} to {END}, {cost} steps spent" in " ".join(shown.output.split())
-    assert f"1 trial, {int(ending == 'applied')} won" in shown.output
+    said = " ".join(shown.output.split())
+    assert f"{outcome} · {told} · steps {FORK} to {END}, {cost} steps spent" in said
+    assert f"1 trial, {int(ending == 'applied')} won" in said

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.report.safeguarded_runs import guarded_run, tried_run
 from tests.unit.report.sample_run import Play, whole_run, write_ledger
 from tests.unit.report.scored_run import TAKEN, ScoredRun, shadow_story
 from trimtab.cli.app import main
@@ -314,3 +315,34 @@ def test_runs_of_what_is_no_folder_is_an_error(
         code, out, err = call(capsys, "runs", name, *more)
         assert (code, out) == (2, "")
         assert err.startswith(f"error: there is no such folder; received {name}\nnext:  name the folder")
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_show_tells_what_guard_and_canary_did_within_the_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    write_ledger(tmp_path / "runs" / "guarded", guarded_run().records)
+    write_ledger(tmp_path / "runs" / "tried", tried_run().records)
+    (_, guarded, _), (_, tried, _) = (call(capsys, "show", run) for run in ("guarded", "tried"))
+    assert max(len(line) for line in (guarded + tried).splitlines()) <= int(columns)
+    for told in (
+        "5 interventions, 2 by the guard",
+        "3 interventions taken back · the recipe is held since step 801",
+        "┊ adjusted   ║ guard   ✗ taken back",
+        "as intervention 1, taken back at step 601",
+        "gain -0.8 since intervention 1",
+        "by the guard at step 601, as intervention 3: rollback to step-00000400",
+        "takes back interventions 1 and 2",
+    ):
+        assert told in " ".join(guarded.split()) or told in guarded, told
+    for told in (
+        "4 trials, 1 won · 47 steps spent, 9.4% of the run",
+        "━━ trial",
+        "tried, and not applied",
+        "its trial was abandoned",
+        "early look: 1.9 with it, 2 without",
+        "at the early look · steps 310 to 326, 6 steps spent",
+    ):
+        assert told in " ".join(tried.split()) or told in tried, told
+    assert "guard" not in tried, "nothing to tell of it"

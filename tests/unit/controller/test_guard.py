@@ -17,7 +17,7 @@ from trimtab.controls.catalogue import learning_rate
 from trimtab.controls.envelope import Authority
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.safeguards import Guard
-from trimtab.decision.action import Action, Adjust, Change, Rollback, RollbackAndAdjust, checkpoint_of
+from trimtab.decision.action import Action, Adjust, Change, Rollback, RollbackAndAdjust, SkipBatches, checkpoint_of
 from trimtab.decision.proposal import hold
 from trimtab.ledger.record import ActionIntended, HarmFound, ManagerFailed, ProblemNoticed, VerdictGiven
 
@@ -243,25 +243,82 @@ def test_after_enough_failures_in_a_row_the_recipe_is_held_and_that_is_said() ->
     assert run.now.recipe == RECIPE
 
 
-def test_a_gain_in_between_makes_the_count_begin_anew() -> None:
+def test_a_gain_that_was_watched_to_its_end_makes_the_count_begin_anew() -> None:
     run = a_run(2.0, 1.9, 1.8, 1.7, failures=2, hold_evaluations=0)
     at = failed(run, 400)
     run.evaluate(at, 1.7)
     run.intervene(at, HALVE, gain=0.05, within=1)
-    run.evaluate(at + 100, 1.6)
-    assert run.now.taken_back_in_a_row == 0
+    counts: list[int] = []
+    for number, objective in enumerate((1.6, 1.5, 1.4, 1.3), start=1):
+        run.evaluate(at + 100 * number, objective)
+        counts.append(run.now.taken_back_in_a_row)
+        run.answer(at + 100 * number + 1, hold("wait"))
+        run.give(StepTaken(at + 100 * number + 10))
+    assert counts == [1, 1, 1, 0], "not when its own promise is kept: harm may show later"
 
 
-def test_what_cannot_be_taken_back_is_said_once() -> None:
+@pytest.mark.parametrize(("gain", "within"), [(0.0, 3), (1e-9, 1)])
+def test_a_promise_that_is_easily_kept_does_not_put_off_the_hold(gain: float, within: int) -> None:
+    run = a_run(20.0, 19.0, 18.0, 17.0, hold_evaluations=0)
+    at, objective, counts = 400, 17.0, list[int]()
+    for _ in range(3):
+        run.intervene(at, HALVE, gain=gain, within=within)
+        run.checkpoint(at + 10)
+        assert "harm_found" in run.evaluate(at + 100, objective - 0.02), "it slows the run down"
+        run.give(StepTaken(at + 101))
+        run.done(at + 101)
+        counts.append(run.now.taken_back_in_a_row)
+        for later in (200, 300):
+            objective -= 1.0
+            run.evaluate(at + later, objective)
+            if later == 200 and not run.now.is_held:
+                run.answer(at + 201, hold("wait"))
+                run.give(StepTaken(at + 210))
+        at += 300
+    assert counts == [1, 2, 3]
+    assert run.now.is_held
+
+
+def test_where_the_way_back_fails_the_recipe_is_taken_back_and_if_that_fails_too_it_is_said_once() -> None:
     run = intervened(2.0, 1.9, 1.8, 1.7)
-    for checkpoint in list(run.ids):
-        run.evaluate(500, 2.5) if run.now.harm is None else None
-        run.give(StepTaken(501))
-        run.give(EnactmentFailed(501, run.now.recipe, "damaged", None, checkpoint))
-        break
+    run.evaluate(500, 2.5)
+    run.give(StepTaken(501))
+    run.give(EnactmentFailed(501, run.now.recipe, "damaged", None, "step-00000400"))
+    assert run.now.harm is not None
+    assert (run.now.taken_back_in_a_row, run.now.interventions[0].taken_back) == (0, False), "it was not taken back"
+    run.give(StepTaken(502))
+    assert taken_back(run)[-1].action == Adjust((Change("learning_rate", 1e-3),))
+    run.give(EnactmentFailed(502, run.now.recipe, "stuck", None, None))
+    assert "problem_noticed" in run.give(StepTaken(503))
     assert run.now.harm is None
-    assert run.now.taken_back_in_a_row == 1, "a failed attempt counts, or it would be made for ever"
-    assert run.give(StepTaken(502)) == []
+    assert run.give(StepTaken(504)) == []
+    assert "harm_found" in run.evaluate(600, 2.6), "and it is found again"
+
+
+@pytest.mark.parametrize(("second", "is_harm"), [(Change("learning_rate", 1e-3), False), (Change("dropout", 0.2), True)])
+def test_what_only_slowed_and_was_undone_by_the_manager_keeps_its_progress(second: Change, is_harm: bool) -> None:
+    run = intervened(10.0, 9.0, 8.0, 7.0)
+    assert "harm_found" not in run.evaluate(500, 6.6)
+    run.intervene(500, Adjust((second,)), within=3)
+    run.checkpoint(510)
+    assert ("harm_found" in run.evaluate(600, 6.5)) == is_harm
+
+
+def test_the_way_back_is_never_to_a_state_behind_the_action() -> None:
+    run = Run(an_envelope(guard=Guard(baseline_evaluations=1)), can_skip=True)
+    run.evaluate(100, 2.0)
+    run.intervene(100, SkipBatches(3))
+    run.checkpoint(110)  # of the state behind it, under the same recipe
+    run.evaluate(200, 2.5)
+    run.give(StepTaken(201))
+    assert [order.action for order in taken_back(run)] == [Rollback("step-00000100")]
+
+
+def test_noise_is_no_pace() -> None:
+    run = intervened(2.0, 1.8, 2.02, 1.82, 2.01, 1.8)
+    run.evaluate(700, 9.0)
+    [harm] = [record for record in run.records if isinstance(record, HarmFound)]
+    assert harm.expected == 0.0
 
 
 def test_a_change_that_did_not_stick_is_not_judged() -> None:

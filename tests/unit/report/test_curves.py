@@ -13,6 +13,8 @@ from trimtab.report.scale import Curve, Level, Mark, MarkKind
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</text><script>alert(1)</script>&\"'\x1b[31m\x00\ud800\ufffe\u202e"
 
+KINDS: tuple[MarkKind, ...] = ("adjust", "rollback", "reflex", "guard")
+
 
 def parsed(svg: str) -> ET.Element:
     return ET.fromstring(svg.encode("utf-8"))  # noqa: S314 - our own picture
@@ -28,7 +30,7 @@ def paths(svg: str, colour: str) -> list[str]:
 
 @given(
     st.lists(st.tuples(st.text(max_size=20), st.lists(st.tuples(st.floats(), st.floats()), max_size=30)), max_size=3),
-    st.lists(st.tuples(st.floats(), st.text(max_size=20), st.sampled_from(["adjust", "rollback", "reflex"])), max_size=5),
+    st.lists(st.tuples(st.floats(), st.text(max_size=20), st.sampled_from(KINDS)), max_size=5),
     st.text(max_size=20),
     st.floats(),
 )

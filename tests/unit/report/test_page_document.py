@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.report.page_samples import HOSTILE, Seen, a_run, hash_of, page_of
+from tests.unit.report.safeguarded_runs import guarded_run, tried_run
 from tests.unit.report.sample_run import Play, whole_run
 from tests.unit.report.scored_run import TAKEN, ScoredRun
 from trimtab.decision.proposal import hold
@@ -24,7 +25,7 @@ ELEMENTS = {
 ATTRIBUTES = {
     "lang", "charset", "http-equiv", "content", "name", "class", "id", "href", "title", "scope", "open", "tabindex", "role",
     "width", "height", "viewbox", "preserveaspectratio", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "d", "overflow",
-    "text-anchor", "aria-label", "aria-live", "aria-hidden", "data-x", "data-y", "data-log", "data-held",
+    "rx", "transform", "text-anchor", "aria-label", "aria-live", "aria-hidden", "data-x", "data-y", "data-log", "data-held",
 }  # fmt: skip
 
 
@@ -205,3 +206,38 @@ def test_thousands_of_questions_are_all_there_in_short(tmp_path: Path) -> None:
     page = page_of(a_run(tmp_path / "run", records))
     assert len(re.findall(r'id="run1-d\d+"', page)) == 1201
     assert len(page) < 700_000
+
+
+def test_what_the_guard_took_back_is_told_with_why_and_by_what(tmp_path: Path) -> None:
+    page = page_of(a_run(tmp_path / "run", guarded_run().records))
+    assert_closed(page)
+    seen = Seen(page)
+    for told in (
+        "guard 3 interventions taken back the recipe is held since step 801",
+        "canary no trial off: proposals are not tried first",
+        "applied at step 410, taken back at step 601",
+        "harm val/loss of 2.5 at step 600 is worse than before it: gain -0.8 since intervention 1; expected without it: +0.09,",
+        "taken back by the guard at step 601, as intervention 3: rollback to step-00000400",
+        "guard: rollback to step-00000400 · takes back interventions 1 and 2",
+        "The guard: holds the recipe after 2 interventions in a row that it took back. The canary: off.",
+    ):
+        assert told in seen.text, told
+    legend = seen.text[seen.text.index("Curves adjusted") :][:60]
+    assert legend.startswith("Curves adjusted guard taken back")
+    assert "badge guard" in seen.values("class")
+
+
+def test_trials_are_told_by_outcome_with_what_was_compared_and_their_cost(tmp_path: Path) -> None:
+    page = page_of(a_run(tmp_path / "run", tried_run().records))
+    assert_closed(page)
+    seen = Seen(page)
+    for told in (
+        "canary 4 trials, 1 won 47 steps spent, 9.4% of the run",
+        "guard nothing taken back the recipe is not held",
+        "trial won trial lost trial abandoned",
+        "lost · val/loss 1.7 with it, 1.6 without · early look: 1.9 with it, 2 without · steps 210 to 240, 20 steps spent",
+        "its trial was abandoned",
+        "only what wins its trial is applied; arms of 10 steps, trials may cost 100% of the run",
+    ):
+        assert told in seen.text, told
+    assert seen.values("class").count("trial lost") == 5, "two spans, each with a sign, and the legend"

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from tests.unit.report.page_samples import points_of
 from trimtab.report.page.plot import Line, Panel, draw_panel
 from trimtab.report.page.subject import Undone
-from trimtab.report.scale import Axis, Mark, MarkKind, placed_marks, step_axis, value_axis
+from trimtab.report.scale import Axis, Mark, MarkKind, TrialSpan, placed_marks, step_axis, value_axis
+
+KINDS: tuple[MarkKind, ...] = ("adjust", "rollback", "reflex", "guard")
 
 
 def a_panel(*lines: Line, **given: object) -> Panel:
@@ -57,7 +59,7 @@ def test_the_picture_holds_every_step_exactly_and_every_value_to_a_millionth_of_
 
 @given(
     st.lists(st.tuples(st.floats(), st.floats()), max_size=40),
-    st.lists(st.tuples(st.floats(), st.text(max_size=9), st.sampled_from(["adjust", "rollback", "reflex"])), max_size=5),
+    st.lists(st.tuples(st.floats(), st.text(max_size=9), st.sampled_from(KINDS)), max_size=5),
     st.one_of(st.none(), st.floats(10, 3000)),
 )
 def test_any_curve_gives_a_well_formed_picture(
@@ -124,3 +126,47 @@ def test_numbers_without_room_are_left_out_and_the_lines_stay() -> None:
 
 def test_nothing_to_draw_is_said() -> None:
     assert "no finite value yet" in "".join(parsed(a_panel(Line("c", [(0, math.nan)]))).itertext())
+
+
+def test_a_trial_is_a_shaded_span_that_says_what_was_compared_and_leads_to_its_decision() -> None:
+    trials = (TrialSpan(20, 45, "won", "trial 1: better", "#d1"), TrialSpan(60, 80, "lost", "trial 2: worse", "#d2"))
+    panel = a_panel(Line("c", [(0, 1), (100, 2)]), trials=trials, links=((1, "#d1"),))
+    root = parsed(panel)
+    assert [(one.get("x"), one.get("width"), one.get("height")) for one in classes(root, "shade")] == [
+        ("20%", "25%", "200"),
+        ("60%", "20%", "200"),
+    ]
+    spans = [one for one in classes(root, "trial") if one.tag == "a"]
+    assert [(one.get("class"), one.get("href")) for one in spans] == [("trial won", "#d1"), ("trial lost", "#d2")]
+    assert spans[0].get("aria-label") == "Steps 20 to 45: trial 1: better"
+    assert [one.get("x") for one in classes(root, "trial") if one.tag == "svg"] == ["32.5%", "70%"]
+
+
+def test_how_a_trial_ended_shows_without_colour() -> None:
+    trials = tuple(TrialSpan(20 * n, 20 * n + 9, kind, "") for n, kind in enumerate(("won", "lost", "abandoned", "open")))
+    root = parsed(a_panel(Line("c", [(0, 1), (100, 2)]), trials=trials, links=((1, "#d1"),)))
+    assert len({one.get("d") for one in classes(root, "sign")}) == 4
+
+
+def test_signs_of_trials_without_room_are_left_out_and_the_spans_stay() -> None:
+    trials = tuple(TrialSpan(step, step + 1, "lost", "") for step in range(0, 300, 2))
+    root = parsed(a_panel(Line("c", [(0, 1), (300, 2)]), trials=trials, links=((1, "#d1"),)))
+    assert len(classes(root, "shade")) == 150
+    assert 20 < len(classes(root, "sign")) < 60
+    assert not classes(parsed(a_panel(Line("c", [(0, 1), (300, 2)]), trials=trials)), "sign"), "small panels have none"
+
+
+def test_the_guards_number_stands_on_a_square_and_what_was_taken_back_is_struck_through() -> None:
+    marks = (Mark(2, "x", "adjust", 1, is_taken_back=True), Mark(5, "y", "guard", 2), Mark(8, "z", "reflex", 3))
+    panel = a_panel(Line("c", [(0, 1), (10, 2)]), marks=marks, links=tuple((n, f"#d{n}") for n in (1, 2, 3)))
+    back, guard, reflex = classes(parsed(panel), "badge")
+    assert ([one.tag for one in guard.iter()].count("rect"), [one.tag for one in reflex.iter()].count("circle")) == (1, 1)
+    assert [len(classes(one, "strike")) for one in (back, guard, reflex)] == [1, 0, 0]
+    assert back.get("class") == "badge adjust back"
+
+
+@pytest.mark.parametrize(("values", "at"), [((9.0, 1.0, 1.2), "12"), ((1.0, 9.0, 8.0), "187")])
+def test_the_sign_of_a_trial_keeps_away_from_the_curve(values: tuple[float, float, float], at: str) -> None:
+    line = Line("c", list(zip((0, 50, 100), values, strict=True)))
+    panel = a_panel(line, trials=(TrialSpan(60, 90, "won", ""),), links=((1, "#d1"),))
+    assert [one.get("y") for one in classes(parsed(panel), "trial") if one.tag == "svg"] == [at]

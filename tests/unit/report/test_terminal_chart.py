@@ -5,8 +5,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab.report.scale import Curve, Mark
-from trimtab.report.terminal_chart import Span, chart_rows
+from trimtab.report.scale import Curve, Mark, TrialSpan
+from trimtab.report.terminal_chart import Span, chart_key, chart_rows
 
 FALLING = Curve("managed", [(step, 3.0 - step / 100) for step in range(0, 101, 5)])
 RISING = Curve("unmanaged", [(step, 2.0 + step / 100) for step in range(0, 101, 5)])
@@ -58,3 +58,23 @@ def test_a_gap_is_left_blank() -> None:
     gapped = Curve("c", [(step, math.nan if 40 <= step <= 60 else 1.0) for step in range(101)])
     line = next(row for row in shown(chart_rows([gapped], [], 60, 5)) if any("\u2800" < c <= "\u28ff" for c in row))
     assert any(c == " " for c in line[line.index(next(c for c in line if c > "\u2800")) : -3])
+
+
+def test_the_guard_what_it_took_back_and_trials_show_without_colour() -> None:
+    marks = [Mark(30, "", "adjust", is_taken_back=True), Mark(60, "", "guard"), Mark(80, "", "rollback")]
+    trials = [TrialSpan(10, 29, "won", "")]
+    rows = shown(chart_rows([FALLING], marks, 78, 10, trials))
+    lines = {mark: {row[rows[-1].index(mark)] for row in rows[:10]} for mark in "123"}
+    assert ("┊" in lines["1"], "║" in lines["2"], "│" in lines["3"]) == (True, True, True)
+    assert rows[-1].split() == ["1✗", "2", "3"]
+    axis = rows[10]
+    first, last = rows[-1].index("1"), rows[-1].index("2")
+    assert "━" in axis[:first]
+    assert "━" not in axis[first + 1 : last]
+
+
+def test_the_key_tells_what_is_on_the_chart_and_no_more() -> None:
+    marks = [Mark(30, "", "adjust", is_taken_back=True), Mark(60, "", "guard")]
+    key = "".join(span.text for span in chart_key(marks, [TrialSpan(10, 29, "won", "")]))
+    assert key.split("   ")[1:] == ["┊ adjusted", "║ guard", "✗ taken back", "━━ trial"]
+    assert chart_key([], []) == []

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from tests.unit.report.safeguarded_runs import GuardedRun, guarded_run, lower, tried_run
 from tests.unit.report.sample_run import NON_FINITE, OVERFITTING, Play, whole_run
 from tests.unit.report.scored_run import TAKEN, ScoredRun, shadow_story
-from trimtab.controller.event import AnswerFailed, AnswerReceived, RunClosed, SymptomRaised
+from trimtab.controller.event import AnswerFailed, AnswerReceived, EnactmentFailed, RunClosed, StepTaken, SymptomRaised
 from trimtab.decision.action import Adjust, Change, Rollback
 from trimtab.decision.proposal import Expectation, Proposal, hold
 from trimtab.errors import IllegalTransition, LedgerError
@@ -201,3 +202,61 @@ def test_a_question_that_was_open_when_the_run_ended_is_not_open_any_more(is_ans
     decision = build_timeline(run.records).decisions[-1]
     assert decision.ending == "unanswered"
     assert decision.detail == f"the run ended before {'its answer was judged' if is_answered else 'an answer came'}"
+
+
+def test_harm_and_taking_back_are_told_at_all_that_were_watched_together_and_at_the_guards_act() -> None:
+    decisions = build_timeline(guarded_run().records).decisions
+    first, second, guard = decisions[3], decisions[4], decisions[5]
+    assert first.harm is not None
+    assert (first.harm.step, first.harm.intervention, first.harm.objective) == (600, 1, 2.5)
+    assert first.harm == second.harm
+    assert first.taken_back == second.taken_back
+    assert first.taken_back is not None
+    assert (first.taken_back.step, first.taken_back.intervention, first.taken_back.first) == (601, 3, 1)
+    assert (guard.source, guard.takes_back, guard.harm, guard.taken_back) == ("guard", (1, 2), None, None)
+    again = decisions[6]
+    assert again.harm is not None
+    assert (again.harm.intervention, decisions[7].takes_back) == (4, (4,))
+
+
+def test_the_guards_hold_is_dated() -> None:
+    run = guarded_run()
+    run.give(RunClosed(900, "finished"))
+    summary = build_timeline(run.records).summary
+    assert (summary.taken_back, summary.guard_interventions, summary.held_since) == (3, 2, 801)
+    before = [record for record in run.records if record.step < 801]
+    assert build_timeline(before).summary.held_since is None
+
+
+def test_a_taking_back_that_failed_says_so() -> None:
+    run = GuardedRun(2.0, 1.9, 1.8, 1.7)
+    run.change(lower(5e-4), 2.5)
+    run.give(StepTaken(501))
+    run.give(EnactmentFailed(501, run.now.recipe, "no such file"))
+    changed, guard = build_timeline(run.records).decisions[3:]
+    assert (changed.harm is not None, changed.taken_back) == (True, None)
+    assert (guard.ending, guard.detail, guard.takes_back) == ("failed", "no such file", (1,))
+
+
+def test_a_fault_is_blamed_without_a_measured_harm() -> None:
+    run = GuardedRun(2.0, 1.9, 1.8, 1.7)
+    run.intervene(400, lower(5e-4), within=3)
+    run.fault(450)
+    run.done(450)
+    blamed = build_timeline(run.records).decisions[3]
+    assert blamed.harm is None
+    assert blamed.taken_back is not None
+    assert blamed.taken_back.reason == "non_finite in loss while intervention 1 was watched"
+
+
+def test_a_trial_is_told_with_its_early_look() -> None:
+    timeline = build_timeline(tried_run().records)
+    looks = [one.tried.looks for one in timeline.decisions if one.tried is not None]
+    assert looks == [
+        (("no_action", 2.0), ("candidate", 1.9)),
+        (("no_action", 2.0), ("candidate", 1.9)),
+        (("no_action", 2.0), ("candidate", 4.0)),
+        (("no_action", 2.0),),
+    ]
+    assert [one.ending for one in timeline.decisions] == ["applied", "not_better", "not_better", "not_better"]
+    assert (timeline.summary.trials, timeline.summary.trials_won, timeline.summary.trial_steps) == (4, 1, 47)

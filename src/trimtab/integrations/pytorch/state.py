@@ -167,11 +167,20 @@ class TorchStateStore:
             CheckpointError: The state is as before.
         """
         tree, tensors = cast("tuple[Any, dict[str, Tensor]]", kept)
-        # Copies: an optimizer goes on with the very tensors that it is given.
-        self._replace(decode_tree(tree, {name: tensor.clone() for name, tensor in tensors.items()}), "a fork in memory")
+        try:
+            # Copies: an optimizer goes on with the very tensors that it is given.
+            copied = decode_tree(tree, {name: tensor.clone() for name, tensor in tensors.items()})
+        except (RuntimeError, MemoryError) as error:
+            raise _unreadable(error) from error
+        self._replace(copied, "a fork in memory")
 
     def _replace(self, saved: dict[str, Any], id: str) -> None:
-        before, tensors = encode_tree(self._capture(), "before")
+        try:
+            before, tensors = encode_tree(self._capture(), "before")
+        except TrimtabError:
+            raise
+        except Exception as error:  # a user's state_dict, or no memory: raised again as ours, and recorded
+            raise _unreadable(error) from error
         try:
             self._load(saved)
         except BaseException as error:  # also an interrupt must leave a whole state behind

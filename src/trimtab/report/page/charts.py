@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from trimtab.controls.control import Control
-from trimtab.report.account import Decision
 from trimtab.report.decimate import Points
+from trimtab.report.marks import marks_of, trials_of
 from trimtab.report.page.plot import Line, Panel
 from trimtab.report.page.subject import Subject
-from trimtab.report.scale import LARGEST, Axis, Mark, MarkKind, drawable, step_axis, value_axis
+from trimtab.report.scale import LARGEST, Axis, drawable, step_axis, value_axis
 from trimtab.telemetry.signal import GRAD_NORM, LOSS
 
 _MAIN: Final = (LOSS, GRAD_NORM)
@@ -55,7 +55,7 @@ def charts_of(subject: Subject, anchor: str, chosen: Sequence[str] = ()) -> Char
         main=tuple(_marked(subject, _signal(subject, name, x, 150, 900)) for name in wanted),
         others=tuple(_marked(subject, _signal(subject, name, x, 110, _SMALL_COLUMNS)) for name in rest),
         controls=tuple(
-            replace(_marked(subject, _control([subject], control, x)), undone=())
+            replace(_marked(subject, _control([subject], control, x)), undone=(), trials=())
             for control in subject.started.envelope.controls
         ),
     )
@@ -84,23 +84,6 @@ def labels_of(subjects: Sequence[Subject | None]) -> list[str]:
     if len(set(known)) == len(known):
         return names
     return [subject.path if subject else "" for subject in subjects]
-
-
-def marks_of(decisions: Iterable[Decision]) -> tuple[Mark, ...]:
-    """Return the interventions, each with its number."""
-    return tuple(
-        Mark(
-            decision.applied_step, decision.proposal.action if decision.proposal else "", _kind(decision), decision.intervention
-        )
-        for decision in decisions
-        if decision.applied_step is not None
-    )
-
-
-def _kind(decision: Decision) -> MarkKind:
-    if decision.source == "reflex":
-        return "reflex"
-    return "rollback" if decision.proposal is not None and decision.proposal.kind.startswith("rollback") else "adjust"
 
 
 def _steps(subjects: Sequence[Subject]) -> Axis:
@@ -169,6 +152,7 @@ def _marked(subject: Subject, panel: Panel, anchor: str = "") -> Panel:
         panel,
         marks=marks_of(decisions),
         undone=subject.undone,
+        trials=trials_of(decisions, subject.timeline.summary.steps, anchor),
         resumes=tuple(resume.step for resume in subject.resumes),
         links=tuple(links) if anchor else (),
     )

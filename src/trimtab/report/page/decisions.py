@@ -11,9 +11,10 @@ from typing import Final
 
 from trimtab.decision.consultation import Consultation
 from trimtab.diagnosis.base import Symptom
-from trimtab.report.account import Changed, Decision, Judged, Outcome, Proposed, Tried
+from trimtab.report.account import Changed, Decision, Judged, Outcome, Proposed
 from trimtab.report.page.markup import Markup, headings, join, name, tag, text
 from trimtab.report.page.subject import Excerpt, Subject
+from trimtab.report.safeguard_words import harm_words, taken_back_words, takes_back_words, trial_ending, tried_words
 from trimtab.report.words import ENDINGS, clean, counted, expected, number, used
 
 _OPEN_UP_TO: Final = 6  # so many interventions are shown in full at once
@@ -52,8 +53,9 @@ def grouped(decisions: Sequence[Decision]) -> Iterator[list[Decision]]:
 def ending_words(decision: Decision) -> str:
     """Say what became of a decision."""
     if decision.ending == "applied":
-        return f"applied at step {decision.applied_step:,}"
-    return ENDINGS[decision.ending]
+        back = f", taken back at step {decision.taken_back.step:,}" if decision.taken_back is not None else ""
+        return f"applied at step {decision.applied_step:,}{back}"
+    return trial_ending(decision) or ENDINGS[decision.ending]
 
 
 def _held(group: Sequence[Decision], anchor: str, most: int) -> Markup:
@@ -89,14 +91,13 @@ def _held_row(decision: Decision, anchor: str, most: int) -> Markup:
 
 
 def _decision(decision: Decision, subject: Subject, anchor: str, *, is_open: bool) -> Markup:
-    did = decision.proposal.action if decision.proposal else "no proposal"
     head = tag(
         "summary",
         _number(f"#{decision.number}"),
         tag("span", f"step {decision.step:,}", class_="step"),
-        tag("span", name(did), class_="did"),
-        tag("span", ending_words(decision), class_=f"ending {decision.ending}"),
-        _gain(decision.outcome),
+        tag("span", *_did(decision), class_="did"),
+        tag("span", ending_words(decision), class_=f"ending {'taken-back' if decision.taken_back else decision.ending}"),
+        _gain(decision),
     )
     rows = [tag("dt", label) + tag("dd", what) for label, what in _told(decision, subject)]
     body = tag("dl", *(Markup(row) for row in rows), class_="told")
@@ -110,22 +111,29 @@ def _decision(decision: Decision, subject: Subject, anchor: str, *, is_open: boo
     )
 
 
-def _tried(tried: Tried) -> str:
-    if tried.outcome is None:
-        return f"from step {tried.began:,} on, still under way"
-    cost = counted(tried.spent, "step")
-    return f"{tried.outcome}: steps {tried.began:,} to {tried.ended:,}, {cost} spent; {clean(tried.reason, 300)}"
+def _did(decision: Decision) -> Iterator[Markup]:
+    did = name(decision.proposal.action if decision.proposal else "no proposal")
+    yield did if decision.source == "manager" else join(tag("span", f"{decision.source}: ", class_="quiet"), did)
+    if decision.takes_back:
+        yield tag(
+            "span",
+            f" · takes back {takes_back_words(decision)}",
+            class_="quiet",
+        )
 
 
 def _number(words: str) -> Markup:
     return tag("span", words, class_="no")
 
 
-def _gain(outcome: Outcome | None) -> Markup:
-    if outcome is None or outcome.gain is None:
+def _gain(decision: Decision) -> Markup:
+    gain = decision.outcome.gain if decision.outcome is not None else None
+    if gain is None and decision.harm is not None:
+        gain = decision.harm.gain
+    if gain is None:
         return join()
-    way = "good" if outcome.gain > 0 else "bad" if outcome.gain < 0 else ""
-    return tag("span", f"gain {outcome.gain:+.4g}", class_=f"gain {way}".strip())
+    way = "good" if gain > 0 else "bad" if gain < 0 else ""
+    return tag("span", f"gain {gain:+.4g}", class_=f"gain {way}".strip())
 
 
 def _told(decision: Decision, subject: Subject) -> Iterator[tuple[str, Markup]]:
@@ -142,7 +150,7 @@ def _told(decision: Decision, subject: Subject) -> Iterator[tuple[str, Markup]]:
     if decision.verdicts:
         yield "verdict", join(*(tag("div", _verdict(judged)) for judged in decision.verdicts))
     if decision.tried is not None:
-        yield "tried", text(_tried(decision.tried))
+        yield "tried", text(tried_words(decision.tried))
     if decision.changes:
         # After a failure it is what was found in force, which may be somebody else's doing.
         yield (
@@ -151,8 +159,9 @@ def _told(decision: Decision, subject: Subject) -> Iterator[tuple[str, Markup]]:
         )
     if decision.read_back:
         yield "read back", join(*(tag("div", part) for part in _read_back(decision)))
-    if decision.outcome is not None:
-        yield "outcome", _outcome(decision.outcome)
+    if decision.outcome is not None and (decision.taken_back is None or decision.outcome.objective_after is not None):
+        yield "outcome", _outcome(decision, decision.outcome)
+    yield from _told_harm(decision, subject)
     yield "cost", _cost(decision.consultation, decision.proposal, is_reflex=by_itself)
     if decision.detail and decision.ending not in ("rejected", "no_action"):
         yield "because", text(decision.detail)
@@ -229,17 +238,31 @@ def _read_back(decision: Decision) -> Iterator[Markup]:
         yield join(name(result.control, 80), found, verdict, detail)
 
 
-def _outcome(outcome: Outcome) -> Markup:
+def _told_harm(decision: Decision, subject: Subject) -> Iterator[tuple[str, Markup]]:
+    harm, back = decision.harm, decision.taken_back
+    if harm is not None:
+        yield "harm", tag("span", harm_words(harm, subject.started.envelope.objective.signal), class_="bad")
+    if back is not None:
+        yield "taken back", text(taken_back_words(back, harm))
+    elif harm is not None:
+        yield "taken back", tag("span", "not taken back", class_="warn")
+    if decision.takes_back:
+        yield "takes back", text(takes_back_words(decision))
+
+
+def _outcome(decision: Decision, outcome: Outcome) -> Markup:
     told = "not measured"
     if outcome.objective_after is not None:
         after = counted(outcome.num_evaluations, "evaluation")
         told = f"objective {number(outcome.objective_before)} → {number(outcome.objective_after)} after {after}"
     met = ""
-    if outcome.met is not None:
-        met = " · taken back by the guard" if outcome.taken_back else " · as expected" if outcome.met else " · not as expected"
+    if decision.taken_back is not None:
+        met = " · taken back"
+    elif outcome.met is not None:
+        met = " · as expected" if outcome.met else " · not as expected"
     elif not outcome.is_complete:
         met = " · still measuring"
-    gain = _gain(outcome)
+    gain = _gain(decision) if outcome.gain is not None else join()
     return join(told, " · " if gain else "", gain, met)
 
 

@@ -6,11 +6,21 @@ The page's script writes the values under the pointer into the key; without it t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from trimtab.report.page.markup import Markup, join, name, tag
 from trimtab.report.page.plot import COLOURS, Line, Panel, badge_rows, draw_panel
-from trimtab.report.scale import drawable
+from trimtab.report.page.signs import badge_shape, trial_sign
+from trimtab.report.scale import Mark, MarkKind, TrialKind, drawable
 from trimtab.report.words import clean, counted, number
+
+_MARKS: Final[dict[MarkKind, str]] = {"adjust": "adjusted", "rollback": "rolled back", "reflex": "reflex"}
+_TRIALS: Final[dict[TrialKind, str]] = {
+    "won": "trial won",
+    "lost": "trial lost",
+    "abandoned": "trial abandoned",
+    "open": "trial under way",
+}
 
 
 def figure(panel: Panel, *, size: str = "") -> Markup:
@@ -37,10 +47,19 @@ def figure(panel: Panel, *, size: str = "") -> Markup:
 def legend(panels: Sequence[Panel]) -> Markup:
     """Return what the lines across the panels stand for."""
     kinds = {mark.kind for panel in panels for mark in panel.marks}
-    told = {"adjust": "adjusted", "rollback": "rolled back", "reflex": "reflex"}
-    entries = [_sample(f"mark {kind}", words) for kind, words in told.items() if kind in kinds]
+    entries = [_sample(f"mark {kind}", words) for kind, words in _MARKS.items() if kind in kinds]
+    if "guard" in kinds:
+        entries.append(_badge(Mark(0, "", "guard"), "guard"))
+    if any(mark.is_taken_back for panel in panels for mark in panel.marks):
+        entries.append(_badge(Mark(0, "", "adjust", is_taken_back=True), "taken back"))
     if any(panel.undone for panel in panels):
         entries.append(_sample("undone", "undone by a rollback", is_flat=True))
+    ends = {trial.kind for panel in panels for trial in panel.trials}
+    for kind, words in _TRIALS.items():
+        if kind in ends:
+            shade = tag("rect", class_="shade", width="16", height="14")
+            sign = tag("g", trial_sign(kind), transform="translate(8 7)")
+            entries.append(_drawn(tag("g", shade, sign, class_=f"trial {kind}"), words))
     if any(panel.resumes for panel in panels):
         entries.append(_sample("resume", "resumed by another process"))
     if any(panel.bounds for panel in panels):
@@ -51,7 +70,17 @@ def legend(panels: Sequence[Panel]) -> Markup:
 def _sample(class_: str, words: str, *, is_flat: bool = False) -> Markup:
     ends = {"x1": "1", "x2": "15", "y1": "7", "y2": "7"} if is_flat else {"x1": "8", "x2": "8", "y1": "0", "y2": "14"}
     line = tag("line", class_=class_, **ends)
-    return tag("li", tag("svg", line, class_="sample", width="16", height="14", aria_hidden="true"), words)
+    return _drawn(line, words)
+
+
+def _badge(mark: Mark, words: str) -> Markup:
+    classes = f"badge {mark.kind}" + (" back" if mark.is_taken_back else "")
+    return _drawn(tag("g", badge_shape(mark, "0", 0.0), class_=classes, transform="translate(8 7) scale(.7)"), words)
+
+
+def _drawn(shapes: Markup, words: str) -> Markup:
+    picture = tag("svg", shapes, class_="sample", width="16", height="14", overflow="visible", aria_hidden="true")
+    return tag("li", picture, words)
 
 
 def _key(panel: Panel) -> Iterator[Markup]:
@@ -70,7 +99,8 @@ def _summary(panel: Panel) -> str:
     values = [value for line in panel.lines for _, value in line.points if drawable(value)]
     shown = f"from {number(min(values))} to {number(max(values))}" if values else "no finite value yet"
     marks = f", {counted(len(panel.marks), 'intervention')}" if panel.marks else ""
-    return f"{clean(panel.title, 120)}: {shown}{marks}"
+    trials = f", {counted(len(panel.trials), 'trial')}" if panel.trials else ""
+    return f"{clean(panel.title, 120)}: {shown}{marks}{trials}"
 
 
 def _span(low: float, high: float) -> str:

@@ -11,6 +11,7 @@ from trimtab.report.page.markup import Markup, headings, join, name, tag, text
 from trimtab.report.page.plot import COLOURS
 from trimtab.report.page.spent import spent_on
 from trimtab.report.page.subject import Standing, Subject
+from trimtab.report.safeguard_words import by_whom, canary_words, guard_words
 from trimtab.report.words import clean, counted, number, resume_command
 
 _STANDINGS: Final[dict[Standing, str]] = {
@@ -62,14 +63,14 @@ def _figures(subject: Subject) -> Iterator[Markup]:
     summary = subject.timeline.summary
     spent = spent_on(subject.timeline.decisions)
     planned = f"of {summary.total_steps:,} planned" if summary.total_steps else ""
-    reflex = f"{summary.reflex_interventions} by the reflex" if summary.reflex_interventions else "none by the reflex"
+    by_itself = by_whom(summary) or "none by reflex or guard"
     signal = subject.started.envelope.objective.signal
     yield _figure(f"best {signal}", _value(summary.best), _at(summary.best))
     yield _figure(f"newest {signal}", _value(summary.last), _at(summary.last))
     yield _figure(f"first {signal}", _value(summary.first), _at(summary.first))
     yield _figure("steps", f"{summary.steps:,}", planned)
     shadow = f"; {summary.shadow_interventions} more would have been applied" if summary.is_shadow else ""
-    yield _figure("interventions", str(summary.interventions), reflex + shadow)
+    yield _figure("interventions", str(summary.interventions), by_itself + shadow)
     yield _figure(
         "rejections",
         str(summary.rejections),
@@ -80,10 +81,13 @@ def _figures(subject: Subject) -> Iterator[Markup]:
     )
     calls = f"{counted(spent.calls, 'call')}; tokens: {spent.tokens}" if spent.calls else "no language model was called"
     yield _figure("cost", spent.price, calls)
+    yield _figure("canary", *canary_words(summary), is_half=True)
+    yield _figure("guard", *guard_words(summary), is_half=True)
 
 
-def _figure(title: str, value: str, note: str) -> Markup:
-    return tag("div", tag("dt", name(title, 80)), tag("dd", tag("b", name(value, 60)), tag("span", note)))
+def _figure(title: str, value: str, note: str, *, is_half: bool = False) -> Markup:
+    told = tag("dd", tag("b", name(value, 60)), tag("span", note))
+    return tag("div", tag("dt", name(title, 80)), told, class_="half" if is_half else None)
 
 
 def _value(point: Point | None) -> str:

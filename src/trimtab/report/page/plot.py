@@ -16,14 +16,16 @@ from typing import Final
 
 from trimtab.report.decimate import Points, ordered, pieces
 from trimtab.report.page.markup import Markup, join, tag
+from trimtab.report.page.signs import badge_shape, trial_sign
 from trimtab.report.page.subject import Undone
-from trimtab.report.scale import Axis, Mark, drawable, tick_label
+from trimtab.report.scale import Axis, Mark, TrialSpan, drawable, tick_label
 from trimtab.report.words import number
 
 COLOURS: Final = 6  # classes c0 to c5; then dashes d1, d2, ... tell lines apart
 _DASHES: Final = 4
 _HEIGHT_UNITS: Final = 1_000_000
 _BADGE: Final = 20.0  # pixels that a numbered mark takes
+_SIGN: Final = 17.0  # and the sign of a trial's end
 _ROWS: Final = 3
 _ARROW_ROWS: Final = 5
 _WIDE: Final = 900.0  # pixels of a wide plot, and of a narrow one
@@ -61,6 +63,7 @@ class Panel:
         bounds: Inclusive bounds of the envelope, to be drawn; None for none.
         marks: Interventions.
         undone: What rollbacks gave up.
+        trials: Trials of proposals.
         resumes: Steps at which another process went on.
         links: Where the decision of an intervention stands on the page, by number; empty for no badges.
         height: Height of the plot in pixels.
@@ -75,6 +78,7 @@ class Panel:
     bounds: tuple[float, float] | None = None
     marks: tuple[Mark, ...] = ()
     undone: tuple[Undone, ...] = ()
+    trials: tuple[TrialSpan, ...] = ()
     resumes: tuple[int, ...] = ()
     links: tuple[tuple[int, str], ...] = ()
     height: int = 200
@@ -100,8 +104,8 @@ def draw_panel(panel: Panel, width: float | None = None) -> Markup:
         height=str(panel.height),
     )
     nothing = join() if any(drawable(v) for line in panel.lines for _, v in line.points) else drawing.nothing()
-    layers = (*drawing.beyond(), *drawing.undone(), *drawing.grid(), *drawing.lines(), inner, *drawing.badges(), nothing)
-    return join(*layers)
+    below = (*drawing.beyond(), *drawing.trials(), *drawing.undone(), *drawing.grid(), *drawing.lines())
+    return join(*below, inner, *drawing.signs(), *drawing.badges(), nothing)
 
 
 class _Drawing:
@@ -110,6 +114,7 @@ class _Drawing:
     def __init__(self, panel: Panel, width: float | None) -> None:
         self._panel = panel
         self._marks = panel.marks[:_DRAWN_MARKS]
+        self._trials = panel.trials[:_DRAWN_MARKS]
         # Stretched by the browser, a picture has a unit for every step; drawn for a width, one for every tenth of a pixel.
         self._across_units = max(1, round(panel.x.high - panel.x.low)) if width is None else round(10 * width)
         self._down_units = _HEIGHT_UNITS if width is None else 10 * panel.height
@@ -133,6 +138,45 @@ class _Drawing:
         yield tag("rect", class_="beyond", x="0", y=low, width="100%", height=max(0.0, self._panel.height - low))
         for at in (high, low):
             yield tag("line", class_="bound", x1="0", x2="100%", y1=at, y2=at)
+
+    def trials(self) -> Iterator[Markup]:
+        """Yield the steps of each trial as a shaded span with an edge below."""
+        height = self._panel.height
+        for trial in self._trials:
+            left, wide = self._percent(trial.from_step), self._percent(self._panel.x.low + trial.to_step - trial.from_step)
+            shade = tag("rect", class_="shade", x=left, y="0", width=wide, height=str(height))
+            edge = tag("rect", class_="edge", x=left, y=str(height - 3), width=wide, height="3")
+            words = f"Steps {trial.from_step:.0f} to {trial.to_step:.0f}: {trial.text}"
+            inside, classes = (tag("title", words), shade, edge), f"trial {trial.kind}"
+            if trial.link:
+                yield tag("a", *inside, class_=classes, href=trial.link, aria_label=words)
+            else:
+                yield tag("g", *inside, class_=classes)
+
+    def signs(self) -> Iterator[Markup]:
+        """Yield how each trial ended as a sign at that end of its span from which the curve is farther, if there is room."""
+        wide = narrow = -1e9
+        for trial in self._trials if self._panel.links else ():
+            middle = (trial.from_step + trial.to_step) / 2
+            part = self._panel.x.fraction(middle)
+            if part * _WIDE - wide < _SIGN:
+                continue
+            is_tight = part * _NARROW - narrow < _SIGN
+            wide, narrow = part * _WIDE, narrow if is_tight else part * _NARROW
+            classes = f"trial {trial.kind}" + (" few" if is_tight else "")
+            down = 12 if self._is_low(trial) else self._panel.height - 13
+            at = {"x": self._percent(middle), "y": str(down), "width": "8", "height": "8"}
+            yield tag("svg", trial_sign(trial.kind), class_=classes, overflow="visible", **at)
+
+    def _is_low(self, trial: TrialSpan) -> bool:
+        """Return whether the curve runs through the lower half of the plot during a trial."""
+        heights: list[float] = []
+        for line in self._panel.lines:
+            known = [(step, self._panel.y.fraction(value)) for step, value in line.points if drawable(value)]
+            heights += [height for step, height in known if trial.from_step < step < trial.to_step]
+            heights += [height for step, height in known if step <= trial.from_step][-1:]
+            heights += [height for step, height in known if step >= trial.to_step][:1]
+        return sum(heights) < 0.5 * len(heights)
 
     def undone(self) -> Iterator[Markup]:
         """Yield an arrow from each rollback back to the state it went to."""
@@ -191,7 +235,8 @@ class _Drawing:
             title = tag("title", f"{mark.number}: step {mark.step:.0f}: {mark.text}")
             dense = " dense" if len(self._marks) > _DENSE else ""
             end = str(panel.height) if not dense or mark.kind != "adjust" else "8"
-            yield tag("line", title, class_=f"mark {mark.kind}{dense}", x1=at, x2=at, y1="-4", y2=end)
+            back = " back" if mark.is_taken_back else ""
+            yield tag("line", title, class_=f"mark {mark.kind}{back}{dense}", x1=at, x2=at, y1="-4", y2=end)
 
     def curves(self) -> Iterator[Markup]:
         for line in self._panel.lines:
@@ -226,10 +271,11 @@ class _Drawing:
                 continue
             at, down = self._percent(mark.step), -14.0 - _BADGE * row
             words = f"Intervention {mark.number}, step {mark.step:.0f}: {mark.text}"
-            shape = tag("circle", cx=at, cy=down, r="9")
+            shape = badge_shape(mark, at, down)
             label = tag("text", str(mark.number), x=at, y=down + 3.8, text_anchor="middle")
             long = " long" if (mark.number or 0) > 99 else ""
-            classes = f"badge {mark.kind}{long}" + (" few" if is_tight else "")
+            back = " back" if mark.is_taken_back else ""
+            classes = f"badge {mark.kind}{back}{long}" + (" few" if is_tight else "")
             yield tag("a", tag("title", words), shape, label, class_=classes, href=links[mark.number or 0], aria_label=words)
 
     def _rows(self, marks: Sequence[Mark]) -> tuple[list[int | None], list[bool]]:

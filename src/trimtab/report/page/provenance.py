@@ -12,6 +12,7 @@ from trimtab.report.page.markup import Markup, headings, join, name, tag, text
 from trimtab.report.page.overview import moment
 from trimtab.report.page.spent import spent_on
 from trimtab.report.page.subject import Subject
+from trimtab.report.safeguard_words import CANARY_MODES
 from trimtab.report.words import clean, counted, follows, number
 
 _LISTED_MOVES: Final = 12
@@ -139,5 +140,15 @@ def _authority(subject: Subject) -> str:
     return (
         f"In all: {counted(allowed.interventions, 'intervention')} of the manager, {allowed.rollbacks} of them rollbacks, "
         f"{counted(allowed.controls_per_intervention, 'control')} at once; {stop}. "
-        f"The reflex: {counted(allowed.reflex_rollbacks, 'rollback')}."
+        f"The reflex: {counted(allowed.reflex_rollbacks, 'rollback')}. {_safeguards(subject)}"
     )
+
+
+def _safeguards(subject: Subject) -> str:
+    guard, canary = subject.started.envelope.guard, subject.started.envelope.canary
+    held = f"holds the recipe after {counted(guard.failures, 'intervention')} in a row that it took back"
+    told = f"The guard: {held if guard.armed else 'off'}. "
+    if canary.mode == "none":
+        return f"{told}The canary: off."
+    arms = f"arms of {counted(canary.steps, 'step')}, trials may cost {canary.budget:.0%} of the run"
+    return f"{told}The canary: {CANARY_MODES[canary.mode]}; {arms}."

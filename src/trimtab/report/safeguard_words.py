@@ -1,0 +1,90 @@
+"""What guard and canary did, in words, for the terminal and the page alike."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trimtab.controls.safeguards import CanaryMode
+from trimtab.ledger.record import Arm, HarmFound
+from trimtab.report.account import Decision, RunSummary, TakenBack, Tried
+from trimtab.report.words import clean, counted, number
+
+_ARMS: Final[dict[Arm, str]] = {"candidate": "with it", "no_action": "without"}
+CANARY_MODES: Final[dict[CanaryMode, str]] = {
+    "none": "off: proposals are not tried first",
+    "win": "only what wins its trial is applied",
+    "veto": "what loses its trial is not applied",
+}
+
+
+def tried_words(tried: Tried) -> str:
+    """Say how a trial ended, what it cost and what was compared."""
+    if tried.outcome is None:
+        return f"under way since step {tried.began:,}{_look(tried)}"
+    steps = f"steps {tried.began:,} to {tried.ended:,}, {counted(tried.spent, 'step')} spent"
+    return f"{tried.outcome} · {clean(tried.reason, 300)}{_look(tried)} · {steps}"
+
+
+def _look(tried: Tried) -> str:
+    """Say what the early look showed, unless the trial ended there: then that is what was compared."""
+    if not tried.looks or tried.reason.endswith("at the early look"):
+        return ""
+    return " · early look: " + ", ".join(f"{value:.6g} {_ARMS[arm]}" for arm, value in reversed(tried.looks))
+
+
+def trial_ending(decision: Decision) -> str:
+    """Say what the trial makes of a decision that came to nothing, or has not yet; empty if it says no more than the ending."""
+    if decision.tried is None:
+        return ""
+    if decision.ending == "open":
+        return "on trial"
+    is_abandoned = decision.ending == "not_better" and decision.tried.outcome == "abandoned"
+    return "its trial was abandoned" if is_abandoned else ""
+
+
+def harm_words(harm: HarmFound, signal: str) -> str:
+    """Say what the guard measured, and what it held that against."""
+    verdict = "is worse than before it" if harm.is_worse else "gains less than without it"
+    gain = f"gain {harm.gain:+.4g} since intervention {harm.intervention}"
+    borne = f"expected without it: {harm.expected:+.4g}, less {number(harm.tolerance)} that is borne"
+    return f"{clean(signal, 80)} of {number(harm.objective)} at step {harm.step:,} {verdict}: {gain}; {borne}"
+
+
+def taken_back_words(back: TakenBack, harm: HarmFound | None) -> str:
+    """Say by what an intervention was taken back; why, unless harm was found, which tells it."""
+    words = f"by the guard at step {back.step:,}, as intervention {back.intervention}: {clean(back.action, 200)}"
+    if harm is None:
+        words += f"; {clean(back.reason, 300)}"
+    return words
+
+
+def takes_back_words(decision: Decision) -> str:
+    """Say which interventions the guard takes back, and if that failed."""
+    several = "" if len(decision.takes_back) == 1 else "s"
+    failed = ", and failed" if decision.ending == "failed" else ""
+    return f"intervention{several} {' and '.join(map(str, decision.takes_back))}{failed}"
+
+
+def by_whom(summary: RunSummary) -> str:
+    """Say how many interventions nobody was asked for; empty if there are none."""
+    counts = (("reflex", summary.reflex_interventions), ("guard", summary.guard_interventions))
+    return ", ".join(f"{count} by the {who}" for who, count in counts if count)
+
+
+def canary_words(summary: RunSummary) -> tuple[str, str]:
+    """Return what became of trials, and what they cost."""
+    if not summary.trials:
+        return "no trial", CANARY_MODES[summary.canary]
+    share = summary.trial_steps / max(1, summary.steps)
+    cost = f"{counted(summary.trial_steps, 'step')} spent, {share:.1%} of the run"
+    return f"{counted(summary.trials, 'trial')}, {summary.trials_won} won", cost
+
+
+def guard_words(summary: RunSummary) -> tuple[str, str]:
+    """Return what the guard took back, and whether it holds the recipe at the end."""
+    if not summary.is_guarded:
+        return "off", "no intervention is taken back"
+    taken = f"{counted(summary.taken_back, 'intervention')} taken back" if summary.taken_back else "nothing taken back"
+    if summary.held_since is None:
+        return taken, "the recipe is not held"
+    return taken, f"the recipe is held since step {summary.held_since:,}"
