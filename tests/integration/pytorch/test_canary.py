@@ -16,8 +16,9 @@ from tests.integration.pytorch.conftest import WORKLOADS, Workload, digest, mlp,
 from tests.integration.pytorch.managed import adjust, boundary, records, script
 from trimtab.cli.app import app
 from trimtab.controls.safeguards import Canary
-from trimtab.decision.action import Action, NoAction, Rollback, SkipBatches
+from trimtab.decision.action import Action, Change, NoAction, Rollback, RollbackAndAdjust, SkipBatches
 from trimtab.errors import CheckpointError, UsageError
+from trimtab.ledger.course import iter_course
 from trimtab.ledger.reading import read_ledger
 from trimtab.ledger.record import (
     ActionApplied,
@@ -31,6 +32,8 @@ from trimtab.ledger.record import (
     TrialMoved,
     VerdictGiven,
 )
+from trimtab.report.lineage import build_lineage
+from trimtab.report.schedule_text import schedule_text
 from trimtab.report.timeline import build_timeline
 from trimtab.runtime.supervisor import Supervisor
 
@@ -454,3 +457,27 @@ def test_a_trial_is_told_from_its_beginning_to_its_cost(candidate: float, ending
     said = " ".join(shown.output.split())
     assert f"{outcome} · {told} · steps {FORK} to {END}, {cost} steps spent" in said
     assert f"1 trial, {int(ending == 'applied')} won" in said
+
+
+def test_the_record_says_from_which_step_of_the_weights_a_winner_was_in_force(tmp_path: Path) -> None:
+    _, supervisor = tried(tmp_path, adjust(dropout=0.3), favour(1.0, 2.0))
+    lineage = build_lineage(entry.record for entry in read_ledger(supervisor.run_directory.ledger))
+    [deed] = lineage.deeds
+    assert (deed.step, deed.lineage_step) == (END, FORK)
+
+
+@pytest.mark.parametrize(
+    "action", [adjust(learning_rate=2e-2, dropout=0.3), RollbackAndAdjust("step-00000010", (Change("dropout", 0.3),))]
+)
+def test_the_exported_schedule_of_a_run_with_a_won_trial_leads_to_the_same_weights(action: Action, tmp_path: Path) -> None:
+    workload, supervisor = tried(tmp_path, action, lambda at: 1.01 if at == 20 else favour(1.0, 2.0)(at))
+    [ended] = records(supervisor, TrialEnded)
+    assert ended.outcome == "won"
+    file = tmp_path / "plan.yaml"
+    _, text = schedule_text(iter_course(supervisor.run_directory.ledger), "0.1.0")
+    file.write_text(text, encoding="utf-8")
+    length = supervisor.state.lineage_step(60)
+    again = mlp(3)
+    with supervise(again, tmp_path / "again", f"schedule:{file}", EVERY, envelope=boundary(canary=CANARY)) as it:
+        again.train(length, it, lambda: 1.0)
+    assert again.hashes[-1] == workload.hashes[-1]

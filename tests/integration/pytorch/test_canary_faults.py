@@ -14,7 +14,6 @@ from tests.integration.pytorch.managed import CONTROLS, adjust, boundary, record
 from tests.integration.pytorch.test_canary import (
     CANARY,
     CANDIDATE_EVALUATED,
-    END,
     EVERY,
     FORK,
     LOOKED,
@@ -26,9 +25,7 @@ from tests.integration.pytorch.test_canary import (
 from trimtab.controls.envelope import Deliberation
 from trimtab.errors import ActuationError, CheckpointError
 from trimtab.integrations.pytorch.state import TorchStateStore
-from trimtab.ledger.reading import read_ledger
 from trimtab.ledger.record import ActionIntended, ProblemNoticed, TrialBegan, TrialEnded
-from trimtab.report.lineage import build_lineage
 from trimtab.runtime.supervisor import Supervisor
 
 
@@ -166,13 +163,6 @@ def test_two_faults_in_one_reading_of_a_candidate_end_the_trial_and_nothing_else
     assert [(one.outcome, one.spent) for one in records(it, TrialEnded)] == [("lost", 2)]
     assert it.state.reflex_rollbacks_used == 0
     assert workload.hashes[-1] == plain(60 - 2)[-1]
-
-
-def test_the_record_says_from_which_step_of_the_weights_a_winner_was_in_force(tmp_path: Path) -> None:
-    _, supervisor = tried(tmp_path, adjust(dropout=0.3), favour(1.0, 2.0))
-    lineage = build_lineage(entry.record for entry in read_ledger(supervisor.run_directory.ledger))
-    [deed] = lineage.deeds
-    assert (deed.step, deed.lineage_step) == (END, FORK)
 
 
 def test_a_loop_that_does_not_evaluate_in_a_trial_is_tried_once_and_told(tmp_path: Path) -> None:
