@@ -14,6 +14,7 @@ from rich.text import Text
 
 from trimtab.cli.manager_words import changed_settings, manager_words
 from trimtab.cli.terminal import clean, counted, make_console, print_json
+from trimtab.controller.canary import cost, has_look
 from trimtab.controls.control import Control
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.envelope_file import load_envelope
@@ -142,7 +143,7 @@ def _budget(envelope: Envelope) -> Iterator[tuple[str, str]]:
         yield "guard", "disarmed: what does harm stays"
     else:
         held = counted(guard.failures, "intervention")
-        lost = f"more than {guard.tolerance:.2%} of the objective and {guard.noise_factor:g} times its noise"
+        lost = f"more than {guard.tolerance:.2%} of the objective or {guard.noise_factor:g} times its noise, whichever is more"
         yield "guard", f"takes back what loses {lost}; after {held} taken back in a row, no more are made"
     canary = envelope.canary
     if canary.mode == "none":
@@ -150,7 +151,10 @@ def _budget(envelope: Envelope) -> Iterator[tuple[str, str]]:
     else:
         wanted = "is better" if canary.mode == "win" else "is not worse"
         arm = f"{counted(canary.steps, 'step')} and {canary.decay_steps} of decay"
-        yield "canary", f"tries a proposal for {arm}, and applies what {wanted}; at most {canary.budget:.0%} of the steps"
+        look = f", with a look after {canary.look_steps}" if has_look(canary) else ""
+        yield "canary", f"tries a proposal for {arm}{look}, and applies what {wanted}; at most {canary.budget:.0%} of the steps"
+        first = math.ceil(cost(canary) / canary.budget)
+        yield "trial", f"costs up to {counted(cost(canary), 'step')}, so none begins before step {first:,}"
 
 
 def _reflex(envelope: Envelope) -> str:

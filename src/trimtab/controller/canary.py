@@ -22,7 +22,7 @@ from trimtab.controller.effect import CANDIDATE, LOOK, NO_ACTION, START, Decay, 
 from trimtab.controller.event import Shifted, ShiftFailed, TrialCutOff
 from trimtab.controller.noise import borne
 from trimtab.controller.state import Question, State, Trial
-from trimtab.controller.trying import NOT_EVALUATED
+from trimtab.controller.trying import NEXT_STEP, NOT_EVALUATED
 from trimtab.controls.safeguards import Canary
 from trimtab.decision.action import Action, NoAction, Rollback, Stop
 from trimtab.decision.proposal import Proposal
@@ -218,7 +218,7 @@ def _end_of_arm(draft: Draft, at: int, trial: Trial) -> None:
 def _end_of_decay(draft: Draft, at: int, trial: Trial) -> None:
     values = dict(trial.objectives)
     if trial.arm not in values:
-        draft.append(ProblemNoticed(at, "a trial could not be judged", NOT_EVALUATED))
+        draft.append(ProblemNoticed(at, "a trial could not be judged", f"{NOT_EVALUATED}: nothing more is tried; {NEXT_STEP}"))
         _end(draft, at, trial, "abandoned", NOT_EVALUATED)
     elif trial.arm == "candidate":
         moved = TrialMoved(at, trial.number, "no_action", "decay", trial.base, went_back=True)

@@ -2,7 +2,8 @@
 
 Interventions are watched over all the evaluations of `Deliberation.measure_over_evaluations`, however soon a manager says that
 they are a success. One that follows before that is watched together with those before it, from the first on: else a slow
-ratchet would be measured against what it has come to itself.
+ratchet would be measured against what it has come to itself. Each is held against the state just before it, too, and the run
+goes back to the best of these states.
 
 After each evaluation that can show an effect, the objective is held against what the run would have shown without them:
 its value before, and its recent pace carried on, unless they have won a trial, which says more. A run that was getting better
@@ -47,27 +48,25 @@ class TakeBack:
 
 def watched(state: State) -> Intervention | None:
     """Return the first of the manager's interventions that are watched together; None if none is."""
-    if not state.envelope.guard.armed:
-        return None
-    first: Intervention | None = None
-    for one in reversed(state.interventions):
-        if _is_void(one):
-            continue
-        if not one.is_by_manager or one.taken_back or isinstance(one.action, Stop):
+    return next(iter(_chain(state)), None)
+
+
+def _chain(state: State) -> list[Intervention]:
+    """Return the manager's interventions that are watched together, the oldest first."""
+    chain: list[Intervention] = []
+    for one in reversed(state.interventions if state.envelope.guard.armed else ()):
+        if one.source == "guard" or one.taken_back:
+            continue  # those before it are still in force
+        if not one.is_by_manager or isinstance(one.action, Stop):
             break
         if one.met is False and not one.evaluations_measured:
             continue  # it failed, did not stick, or had nothing measured before the next one
-        if _evaluations(state, one, until=math.inf if first is None else first.step) >= _most(state):
+        if _evaluations(state, one, until=chain[0].step if chain else math.inf) >= _most(state):
             break
-        first = one
+        chain.insert(0, one)
         if checkpoint_of(one.action):
             break  # what was before it is gone
-    return first
-
-
-def _is_void(intervention: Intervention) -> bool:
-    """Return whether it is an attempt of the guard that failed."""
-    return intervention.source == "guard" and intervention.met is False
+    return chain
 
 
 def _most(state: State) -> int:
@@ -97,17 +96,31 @@ def find_harm(state: State, step: int, objective: float) -> HarmFound | None:
         step: Step of the evaluation.
         objective: The evaluated objective.
     """
-    intervention = watched(state)
-    known = [value for at, value in state.objectives if intervention is not None and at <= intervention.step]
-    start = None if intervention is None else _start(intervention)
-    if start is None and known and intervention is not None and not checkpoint_of(intervention.action):
+    chain = _chain(state)
+    found = [_harm_since(state, one, step, objective, is_first=one is chain[0]) for one in chain]
+    harms = [harm for harm in found if harm is not None]
+    harms.sort(key=lambda harm: (not harm.is_worse, harm.gain))  # the one before which the state was best comes first
+    return next((harm for harm in harms if take_back(state, harm) is not None), next(iter(harms), None))
+
+
+def _harm_since(state: State, intervention: Intervention, step: int, objective: float, *, is_first: bool) -> HarmFound | None:
+    """Return the harm done since ``intervention``.
+
+    One that is not the first of those watched is blamed for a worse state alone: who acts at every evaluation would else be
+    held against how bad it was long ago, and a slower pace is due to all of them.
+    """
+    if step <= intervention.step + lag_steps(state.envelope, intervention):
+        return None
+    known = [value for at, value in state.objectives if at <= intervention.step]
+    start = _start(intervention)
+    if start is None and known and not checkpoint_of(intervention.action):
         start = known[-1]  # the newest one was no number
-    if intervention is None or start is None or step <= intervention.step + lag_steps(state.envelope, intervention):
+    if start is None:
         return None
     goal = state.envelope.objective
     evaluations = sum(at > intervention.step for at, _ in state.objectives) + 1
     expected = 0.0 if checkpoint_of(intervention.action) else _foreseen(goal, known, evaluations)
-    if expected > 0 and _was_tried(state, intervention):
+    if expected > 0 and (not is_first or _was_tried(state, intervention)):
         expected = 0.0
     least_harm = borne(state.envelope.guard, known, start)
     gain = goal.gain(start, objective) if math.isfinite(objective) else -math.inf
@@ -123,7 +136,7 @@ def find_harm(state: State, step: int, objective: float) -> HarmFound | None:
 def take_back(state: State, harm: HarmFound) -> TakeBack | None:
     """Return how what did harm is taken back; None if there is no way back any more."""
     intervention = next((one for one in state.interventions if one.number == harm.intervention), None)
-    newest = next((one for one in reversed(state.interventions) if not _is_void(one)), None)
+    newest = next((one for one in reversed(state.interventions) if one.source != "guard"), None)
     if intervention is None or newest is None or not newest.is_by_manager:
         return None
     verb = "is worse than before it" if harm.is_worse else "gains less than without it"

@@ -14,6 +14,7 @@ _NOISE_KNOWN_FROM: Final = 4  # evaluations
 _ONE_SIDED_UNTIL: Final = 6  # evaluations of nothing but noise that often bend the same way by chance
 _WIDER_WHILE_UNKNOWN: Final = 3.0
 _SIZE_OVER: Final = 5
+_CALM_OVER, _CALM_FACTOR = 3, 2.0  # the largest of the newest changes is about 1.9 deviations of nothing but noise
 _MAD_TO_DEVIATION: Final = 1.4826  # of a normal distribution
 _SECOND_DIFFERENCES: Final = math.sqrt(6.0)  # their standard deviation, in units of that of independent noise
 # The lesser of two sides is less than either: by simulation, 0.47 of the deviation from 4 values, 0.8 from 8, 0.85 from 20.
@@ -34,7 +35,9 @@ def borne(guard: Guard, known: Sequence[float], start: float) -> float:
     if len(known) < _NOISE_KNOWN_FROM:
         return tolerance * _WIDER_WHILE_UNKNOWN
     is_unknown = len(known) < _ONE_SIDED_UNTIL and not all(_sides(known))
-    return max(tolerance * (_WIDER_WHILE_UNKNOWN if is_unknown else 1.0), guard.noise_factor * deviation(known))
+    # A run that has calmed down, or that something has shaken before, is not as noisy as it was.
+    noise = min(guard.noise_factor * deviation(known), _CALM_FACTOR * max(changes[-_CALM_OVER:]))
+    return max(tolerance * (_WIDER_WHILE_UNKNOWN if is_unknown else 1.0), noise)
 
 
 def deviation(known: Sequence[float]) -> float:

@@ -11,6 +11,7 @@ from trimtab.errors import IllegalTransition
 from trimtab.ledger.record import TrialBegan, TrialEnded, TrialMeasured, TrialMoved
 
 NOT_EVALUATED: Final = "the loop did not evaluate when supervisor.evaluation_due"
+NEXT_STEP: Final = "call supervisor.evaluated whenever it is due, also between the usual steps"
 
 
 def tried(state: State, record: TrialBegan | TrialMoved | TrialMeasured | TrialEnded) -> State:

@@ -331,7 +331,7 @@ def test_show_tells_what_guard_and_canary_did_within_the_width(
         "3 interventions taken back · the recipe is held since step 801",
         "┊ adjusted   ║ guard   ✗ taken back",
         "as intervention 1, taken back at step 601",
-        "gain -0.8 since intervention 1",
+        "gain -0.56 since intervention 1",
         "by the guard at step 601, as intervention 3: rollback to step-00000400",
         "takes back interventions 1 and 2",
     ):

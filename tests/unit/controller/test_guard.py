@@ -440,3 +440,36 @@ def test_what_has_won_a_trial_is_not_blamed_for_a_slower_pace_but_for_a_worse_st
     ]
     assert (any(found[0]), any(found[1])) == (True, False)
     assert "harm_found" in tried(2.0, 1.9, 1.8, 1.7).evaluate(500, 1.9)
+
+
+def test_a_manager_that_acts_at_every_evaluation_is_held_against_the_state_just_before_too() -> None:
+    run = a_run(0.8, 0.7, 0.62, 0.56)
+    at, values = 400, [0.53, 0.5, 0.47, 0.44, 0.41]
+    for number, objective in enumerate(values):
+        run.intervene(at, Adjust((Change("weight_decay", (0.03, 0.01)[number % 2]),)))
+        run.checkpoint(at + 10)
+        at += 100
+        assert "harm_found" not in run.evaluate(at, objective)
+    run.intervene(at, HALVE)
+    run.checkpoint(at + 10)
+    assert "harm_found" in run.evaluate(at + 100, 0.5), "still better than when it began to act"
+    run.give(StepTaken(at + 101))
+    [order] = taken_back(run)
+    assert order.action == Rollback(f"step-{at:08d}"), "and what came before it stays"
+    run.done(at + 101)
+    assert [one.taken_back for one in run.now.interventions[-3:]] == [False, True, False]
+
+
+def test_what_is_still_in_force_behind_a_taking_back_goes_on_being_watched() -> None:
+    run = intervened(2.0, 1.98, 1.96, 1.94)
+    assert "harm_found" not in run.evaluate(500, 1.935)
+    run.intervene(500, Adjust((Change("dropout", 0.2),)))
+    run.checkpoint(510)
+    assert "harm_found" in run.evaluate(600, 2.5)
+    run.give(StepTaken(601))
+    assert taken_back(run)[-1].action == Rollback("step-00000500"), "the best of the states before"
+    run.done(601)
+    assert [one.taken_back for one in run.now.interventions] == [False, True, False]
+    assert "harm_found" in run.evaluate(700, 2.1), "the first of them does harm, too"
+    run.give(StepTaken(701))
+    assert taken_back(run)[-1].action == Rollback("step-00000400")

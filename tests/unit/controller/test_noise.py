@@ -55,3 +55,8 @@ def test_noise_is_told_from_the_shape_of_the_curve(decay: float) -> None:
     assert 0.75 < sum(ratios) / len(ratios) < 1.3
     assert max(ratios) < 2.5
     assert not any(math.isnan(ratio) for ratio in ratios)
+
+
+def test_a_run_that_has_calmed_down_is_not_as_noisy_as_it_was() -> None:
+    shaken = [2.19, 2.05, 1.88, 0.50, 0.22, 0.18, 0.168, 0.16, 0.155]
+    assert borne(GUARD, shaken, 0.155) <= 2 * 0.02

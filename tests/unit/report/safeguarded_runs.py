@@ -52,11 +52,11 @@ class GuardedRun(Run):
 
 def guarded_run() -> GuardedRun:
     """A run in which two interventions are taken back together, then one; then the recipe is held."""
-    run = GuardedRun(2.0, 1.9, 1.8, 1.7)
-    run.change(lower(5e-4), 1.67)
+    run = GuardedRun(2.0, 1.98, 1.96, 1.94)
+    run.change(lower(5e-4), 1.95)
     run.change(Adjust((Change("dropout", 0.2),)), 2.5)
     run.take_back()
-    run.next(1.7)
+    run.next(1.94)
     run.change(lower(5e-4), 2.4)
     run.take_back()
     return run

@@ -216,7 +216,7 @@ def test_what_the_guard_took_back_is_told_with_why_and_by_what(tmp_path: Path) -
         "guard 3 interventions taken back the recipe is held since step 801",
         "canary no trial off: proposals are not tried first",
         "applied at step 410, taken back at step 601",
-        "harm val/loss of 2.5 at step 600 is worse than before it: gain -0.8 since intervention 1; expected without it: +0.09,",
+        "harm val/loss of 2.5 at step 600 is worse than before it: gain -0.56 since intervention 1; expected without it: +0.01",
         "taken back by the guard at step 601, as intervention 3: rollback to step-00000400",
         "guard: rollback to step-00000400 · takes back interventions 1 and 2",
         "The guard: holds the recipe after 2 interventions in a row that it took back. The canary: off.",

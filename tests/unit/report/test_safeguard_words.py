@@ -40,8 +40,8 @@ def test_harm_is_told_with_gain_what_was_expected_and_what_is_borne() -> None:
     harm = GUARDED.decisions[3].harm
     assert harm is not None
     assert harm_words(harm, "val/loss") == (
-        "val/loss of 2.5 at step 600 is worse than before it: gain -0.8 since intervention 1; "
-        "expected without it: +0.09, less 0.034 that is borne"
+        "val/loss of 2.5 at step 600 is worse than before it: gain -0.56 since intervention 1; "
+        "expected without it: +0.018, less 0.0388 that is borne"
     )
     assert "gains less than without it" in harm_words(replace(harm, is_worse=False), "val/loss")
 
