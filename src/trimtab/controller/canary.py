@@ -64,6 +64,15 @@ def measured_better(state: State) -> tuple[str, ...]:
     return tuple(id for id, score in scores if not math.isfinite(now) or goal.gain(now, score) > least)
 
 
+def gains_nothing(state: State, action: Action) -> Rejection | None:
+    """Return why a rollback alone is not worth a trial: its checkpoint is no better than the state is now; None if it is."""
+    saved = next((one for one in state.checkpoints if isinstance(action, Rollback) and one.id == action.checkpoint), None)
+    now, goal = state.objective, state.envelope.objective
+    if saved is None or saved.score is None or now is None or not math.isfinite(now) or goal.better(saved.score, now):
+        return None
+    return Rejection("canary", f"checkpoint {saved.id} has objective {saved.score!r}, no better than {now!r} now")
+
+
 def open_surface(state: State, surface: Surface, step: int) -> Surface:
     """Return what of an action surface can be carried out after ``step`` though nothing can be tried."""
     if objection(state, step) is None:

@@ -207,7 +207,8 @@ def _adjudicate(draft: Draft, at: int) -> None:
 
 def _untimely(state: State, at: int, action: Action) -> Rejection | None:
     """Return why an action comes too early or too late for canary or guard."""
-    untried = canary.objection(state, at) if canary.is_tried(state, action) else None
+    is_candidate = canary.is_tried(state, action)
+    untried = (canary.gains_nothing(state, action) or canary.objection(state, at)) if is_candidate else None
     if state.envelope.canary.mode == "win":
         return untried  # what cannot be tried is not applied, and what can be is measured
     is_tried = state.envelope.canary.mode == "veto" and untried is None

@@ -101,11 +101,11 @@ class Standing:
         return value in seen or len(seen) < control.max_values
 
     def is_worth_going_back_to(self, envelope: Envelope, checkpoint: Checkpoint) -> bool:
-        """Return whether a checkpoint is better than the present course: else a rollback only loses progress."""
+        """Return whether a checkpoint is no worse than the present course: else a rollback only loses progress."""
         now = self.objective
         if checkpoint.score is None:
             return False
-        return now is None or not math.isfinite(now) or envelope.objective.better(checkpoint.score, now)
+        return now is None or not math.isfinite(now) or not envelope.objective.better(now, checkpoint.score)
 
     def may_stop(self, envelope: Envelope) -> bool:
         """Return whether a manager may ask the loop to end: there is a result, and it has not got better for a while."""

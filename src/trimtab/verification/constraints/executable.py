@@ -43,5 +43,5 @@ def _checkpoint(case: Case, id: str) -> list[str]:
     if case.source == "manager" and checkpoint.score is None:
         return [f"checkpoint {id} was never evaluated to a finite number"]
     if case.source == "manager" and not case.standing.is_worth_going_back_to(case.envelope, checkpoint):
-        return [f"checkpoint {id} has objective {checkpoint.score!r}, no better than {case.standing.objective!r} now"]
+        return [f"checkpoint {id} has objective {checkpoint.score!r}, worse than {case.standing.objective!r} now"]
     return []
