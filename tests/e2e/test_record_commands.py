@@ -65,7 +65,7 @@ def test_a_recorded_run_is_replayed_bit_for_bit(finished: Path) -> None:
     finally:
         (finished / "gone.json").rename(finished / "plan.json")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"bit-exact: .* up to step 120, 10 saved states, 120 hashed steps", done.stdout.replace("\n", " "))
+    assert re.search(r"bit-exact: .* up to step 120, 9 saved states, 120 hashed steps", done.stdout.replace("\n", " "))
     assert not (finished / "runs/whole-replay-1").exists()
 
 
@@ -121,7 +121,7 @@ def test_a_killed_run_is_resumed_exactly(finished: Path, tmp_path: Path) -> None
     assert sum(isinstance(record, RunResumed) for record in records) == 1
     course = [entry.record for entry in iter_course(ledger)]
     assert isinstance(course[-1], RunEnded)
-    assert [record.step for record in course if isinstance(record, ActionApplied)] == [61, 81]
+    assert [record.step for record in course if isinstance(record, ActionApplied)] == [61]
     assert verify_file(ledger).ok
     replayed = trimtab("replay", "run", cwd=tmp_path)
     assert replayed.returncode == 0, replayed.stdout

@@ -37,7 +37,7 @@ def _arm(arm: str, run_dir: Path, steps: int, *, canary: bool = False) -> dict[s
 
 @pytest.mark.timeout(240)
 def test_rules_rescue_an_overfitting_run(tmp_path: Path) -> None:
-    steps = 900
+    steps = 1000
     unmanaged = _arm("unmanaged", tmp_path / "unmanaged", steps)
     managed = _arm("managed", tmp_path / "managed", steps)
     assert unmanaged["final"] > unmanaged["best"] + 0.05, "the fixed recipe must overfit, or nothing is rescued"

@@ -109,8 +109,8 @@ def _harm_since(state: State, intervention: Intervention, step: int, objective: 
     One that is not the first of those watched is blamed for a worse state alone: who acts at every evaluation would else be
     held against how bad it was long ago, and a slower pace is due to all of them.
     """
-    if step <= intervention.step + lag_steps(state.envelope, intervention):
-        return None
+    if intervention.number <= state.harm_left or step <= intervention.step + lag_steps(state.envelope, intervention):
+        return None  # there is no way back, which was said; or nothing can show yet
     known = [value for at, value in state.objectives if at <= intervention.step]
     start = _start(intervention)
     if start is None and known and not checkpoint_of(intervention.action):

@@ -149,6 +149,7 @@ class State:
         objectives: Pairs of step and finite objective on the way that the weights have come, the newest last; some thirty.
         harm: What the guard is about to take back.
         ways_back_failed: Actions by which it could not.
+        harm_left: Number of the newest intervention whose harm could not be taken back; 0 if there is none.
         taken_back_in_a_row: Interventions that the guard took back since the last one that it watched to the end and that
             brought a gain.
         held_until: Pairs of a control that was taken back and the step from which it may be changed again.
@@ -201,6 +202,7 @@ class State:
     objectives: tuple[tuple[int, float], ...] = ()
     harm: HarmFound | None = None
     ways_back_failed: tuple[Action, ...] = ()
+    harm_left: int = 0
     taken_back_in_a_row: int = 0
     held_until: tuple[tuple[str, int], ...] = ()
     trial: Trial | None = None

@@ -195,7 +195,8 @@ def _learn(state: State, record: Record) -> State:
             # A verdict closes the question, whatever was answered.
             closed = replace(state, question=None, proposal=None)
             gives_up = record.kind == "verdict_given" and record.source == "guard" and isinstance(record.action, NoAction)
-            return replace(closed, harm=None, ways_back_failed=()) if gives_up else closed
+            left = state.harm_left if state.harm is None else state.harm.intervention
+            return replace(closed, harm=None, ways_back_failed=(), harm_left=left) if gives_up else closed
         case _:
             return state
 

@@ -292,7 +292,7 @@ def test_where_the_way_back_fails_the_recipe_is_taken_back_and_if_that_fails_too
     assert "problem_noticed" in run.give(StepTaken(503))
     assert run.now.harm is None
     assert run.give(StepTaken(504)) == []
-    assert "harm_found" in run.evaluate(600, 2.6), "and it is found again"
+    assert "harm_found" not in run.evaluate(600, 2.6), "nor is it tried for ever"
 
 
 @pytest.mark.parametrize(("second", "is_harm"), [(Change("learning_rate", 1e-3), False), (Change("dropout", 0.2), True)])
@@ -393,8 +393,8 @@ def test_a_change_is_open_while_an_evaluation_before_the_end_could_take_it_back(
             run.give(StepTaken(number * 100 + 10))
     surface = run.briefings[-1].surface
     assert (surface.adjustable == ()) == is_late
-    assert [option.checkpoint for option in surface.rollbacks] == ["step-00000300"], "a way back is open to the end"
-    assert (surface.rollbacks[0].adjustable == ()) == is_late
+    assert "step-00000300" in [option.checkpoint for option in surface.rollbacks], "a way back is open to the end"
+    assert all((option.adjustable == ()) == is_late for option in surface.rollbacks)
     run.answer(401, propose(HALVE))
     assert ("action_intended" in run.give(StepTaken(410))) != is_late
     if is_late:
