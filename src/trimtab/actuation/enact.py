@@ -68,7 +68,7 @@ def enact(
             write_recipe(verified.recipe, bindings, after_restore=restored is not None)
         if isinstance(verified.action, SkipBatches) and adopted is None:
             store.skip(verified.action.count)
-    except Exception as error:  # noqa: BLE001 - calls the user's objects, of any errors; each becomes the recorded outcome
+    except Exception as error:  # noqa: BLE001 - optimizers and loaders are the user's and may raise any type; it is recorded as why the action failed
         is_unusable = isinstance(error, CheckpointError) and restored is None
         return Outcome(read_recipe(bindings), restored, f"{type(error).__name__}: {error}"[:500], is_unusable)
     return Outcome(read_recipe(bindings), restored)
@@ -97,7 +97,7 @@ def write_recipe(recipe: Recipe, bindings: Mapping[str, Binding], *, after_resto
         try:
             binding.write(value)
             _require_value(binding, value)
-        except Exception as error:  # a user's setter, of any errors: what was written is put back, then it is raised as ours
+        except Exception as error:  # a user's setter may raise any type; half a recipe must not stay: put back, raised as ours
             _put_back(written)
             raise ActuationError(
                 f"{name} could not be set", received=f"{value!r}: {error!r}", next_step="the recipe was put back"
@@ -115,5 +115,5 @@ def _put_back(written: list[tuple[Binding, float]]) -> None:
     for binding, before in reversed(written):
         try:
             binding.write(before)
-        except Exception:  # noqa: BLE001, S112 - one setter that fails twice must not stop the others; the caller reads what holds
+        except Exception:  # noqa: BLE001, S112 - a setter that refuses its old value too: the others must still be put back; what holds is then read and recorded
             continue

@@ -28,7 +28,7 @@ def users_code(what: str) -> Generator[None]:
         yield
     except TrimtabError:
         raise
-    except Exception as error:  # the user's code, of any errors: told with its own lines, and kept as the cause
+    except Exception as error:  # the user's own script may raise any type; the command prints it with its lines, and ends
         lines = [f"{type(error).__name__}: {error}".strip(), *_own_lines(error)]
         raise UsageError(f"{what} raised an error\n" + "\n".join(lines), next_step="correct it, and call again") from error
 

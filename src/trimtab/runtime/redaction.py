@@ -105,15 +105,14 @@ class RedactingStream(io.TextIOBase):
         the key [redacted] was refused
     """
 
+    # Declared here too: the one that io.TextIOBase has cannot be assigned.
+    encoding: str = "utf-8"
+
     def __init__(self, stream: TextIO, redactor: Redactor) -> None:
+        self.encoding = stream.encoding
         self._stream = stream
         self._redactor = redactor
         self._kept = ""
-
-    @property
-    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - as io.TextIOWrapper has it
-        """Encoding of the stream behind."""
-        return self._stream.encoding
 
     def writable(self) -> bool:
         """Return True."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
 
@@ -187,10 +188,8 @@ class Supervisor:
         self._step += 1
         if self._is_held or self._is_closed:
             return
-        try:
+        with self._holding():
             self._take_step(signals)
-        except Exception as error:  # noqa: BLE001 - nothing may reach the user's training loop; it is logged, and the recipe held
-            self._hold(error)
 
     def observe(self, values: Mapping[str, object], *, step: int | None = None) -> None:
         """Report values that come apart from `step`, or late: from an asynchronous evaluator, from environment workers.
@@ -211,7 +210,7 @@ class Supervisor:
         # Only this queue is touched here: the call may come from another thread while a step is taken in.
         try:
             self._apart.append((self._step if step is None else step, dict(values)))
-        except Exception as error:  # noqa: BLE001 - a user's mapping, of any errors: logged; training must go on
+        except Exception as error:  # noqa: BLE001 - dict() runs the methods of a user's mapping, of any errors; these values alone are lost, which is logged
             _LOG.warning("trimtab was given values that cannot be read: %r", error)
 
     def evaluated(self, metrics: Mapping[str, object]) -> None:
@@ -224,10 +223,8 @@ class Supervisor:
         """
         if self._is_held or self._is_closed:
             return
-        try:
+        with self._holding():
             self._take_evaluation(metrics)
-        except Exception as error:  # noqa: BLE001 - nothing may reach the user's training loop; it is logged, and the recipe held
-            self._hold(error)
 
     def close(self, reason: str = "finished") -> None:
         """End supervision; the recipe in force stays. Calling it again does nothing."""
@@ -246,7 +243,7 @@ class Supervisor:
         ):
             try:
                 end()
-            except Exception:  # noqa: BLE001 - nothing may reach the user's training loop; it is logged, and the recipe held
+            except Exception:  # noqa: BLE001 - a user's binding or a full disk, of any errors: logged, and what is left is still ended
                 _LOG.warning("the run could not be closed in order", exc_info=True)
 
     def __enter__(self) -> Self:
@@ -290,10 +287,8 @@ class Supervisor:
             self.evaluated(dict(recorded.metrics))
             return
         detail = f"of step {self._step}: after supervise, evaluate if supervisor.evaluation_due, then train"
-        try:
+        with self._holding():
             self._notice(NOTICED_AT_RESUME[2], detail)
-        except Exception as error:  # noqa: BLE001 - nothing may reach the user's training loop; it is logged, and the recipe held
-            self._hold(error)
 
     def _save(self) -> str | None:
         """Save a checkpoint of the present state; what was measured before it is on disk first."""
@@ -522,15 +517,23 @@ class Supervisor:
         told.add(detail)
         self._engine.dispatch(ProblemFound(self._step, problem, detail))
 
+    @contextmanager
+    def _holding(self) -> Generator[None]:
+        """Keep trimtab's own failures out of the training loop: from the first one on, the recipe is held."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - any failure, even a bug of ours, would end a run that is not ours; it is logged and recorded
+            self._hold(error)
+
     def _hold(self, error: Exception) -> None:
         self._is_held = True
         _LOG.error("trimtab holds the recipe from step %d on; training goes on", self._step, exc_info=error)
         try:
             self._engine.leave_trial()
-        except Exception:  # noqa: BLE001 - nothing may reach the user's training loop; the log says what the run goes on with
+        except Exception:  # noqa: BLE001 - the user's objects may refuse their state with any error; training goes on all the same, and the log says from what
             _LOG.exception("the run's own course could not be brought back: training goes on from a trial's arm")
         try:
             self._close_sources()
             self._engine.dispatch(ProblemFound(self._step, "trimtab failed and holds the recipe", repr(error)[:500]))
-        except Exception:  # noqa: BLE001 - the ledger itself may be what failed; both errors are in the log
+        except Exception:  # noqa: BLE001 - already failing: a second error of any kind must not undo the hold; both are in the log
             _LOG.error("the failure could not be recorded in the ledger")

@@ -41,7 +41,7 @@ def answer(manager: Manager, line: str, say: Say) -> None:
         manager.report_to(lambda taken: say({"question": number, "consultation": freeze(taken)}))
     try:
         reply = json.dumps(encode_proposal(manager.propose(record.briefing)))
-    except Exception as error:  # noqa: BLE001 - a user's manager, of any errors: sent back as the answer, and recorded
+    except Exception as error:  # noqa: BLE001 - a user's manager may raise any type; the process must live to answer with it, and it is recorded
         say({"question": number, "problem": problem_of(error), "error": told(error)})
     else:
         say({"question": number, "reply": reply})
@@ -62,7 +62,7 @@ def remember(manager: Manager, line: str) -> None:
     if isinstance(manager, Remembering) and isinstance(record, ManagerAsked):
         try:
             manager.remember(record.briefing)
-        except Exception as error:  # noqa: BLE001 - a user's manager, of any errors: logged, and the next question is still answered
+        except Exception as error:  # noqa: BLE001 - a user's manager may raise any type while it remembers; logged, and the next question is still answered
             sys.stderr.write(f"{told(error)}\n")
 
 
@@ -79,7 +79,7 @@ class _NotBuilt:
 def _build(spec: ManagerSpec, setup: WorkerSetup) -> Manager:
     try:
         return build_manager(spec, setup)
-    except Exception as error:  # noqa: BLE001 - a user's class, of any errors: logged, and every question is answered with it
+    except Exception as error:  # noqa: BLE001 - a user's constructor may raise any type; every question is answered with it, so that it is recorded
         sys.stderr.write(f"{told(error)}\n")
         return _NotBuilt(error)
 

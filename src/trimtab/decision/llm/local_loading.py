@@ -43,7 +43,7 @@ def load_model(files: ModelFiles, device: str) -> LoadedModel:
     try:
         with _quietly():
             model, tokenizer, missing = _read(files, device)
-    except Exception as error:  # transformers' errors share no base: raised again as ours, with the cause kept
+    except Exception as error:  # transformers, safetensors and tokenizers share no base for their errors; the cause is kept
         raise UsageError(
             "the local model cannot be loaded",
             received=f"{files.name} on {device}: {type(error).__name__}: {error}"[:600],

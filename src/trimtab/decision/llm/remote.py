@@ -86,7 +86,7 @@ class RemoteProvider:
             problem = error
         except TimeoutError:
             problem = call.problem("timeout", f"no reply within {request.timeout_seconds:g} seconds")
-        except Exception as error:  # noqa: BLE001 - the SDKs share no base for their errors; each is raised again as a fault
+        except Exception as error:  # noqa: BLE001 - openai's, anthropic's, google's and pydantic-ai's errors share no base; each becomes a ProviderError, raised below
             problem = call.fault or _problem(error, call)
         # What an SDK raised has requests and headers in it; it does not travel on as the context.
         problem.__context__ = None

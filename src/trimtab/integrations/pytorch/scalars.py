@@ -230,7 +230,7 @@ def to_number(name: str, value: object) -> float:
         )
     try:
         return float(cast("Any", value))
-    except Exception as error:  # a user's __float__, of any errors: raised again as ours, with the signal's name
+    except Exception as error:  # numpy, torch and a user's __float__ each raise their own types; the message names the signal
         raise UsageError(f"the signal {name!r} is not a number", received=f"{type(value).__name__}: {error}") from error
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -101,14 +102,10 @@ class TorchStateStore:
         Raises:
             CheckpointError: Nothing is visible under ``id``; go on without this checkpoint.
         """
-        try:
+        with _reading():
             tree, tensors = encode_tree(self._capture(), "state")
             text = _json({"schema": SCHEMA, "state": tree})
             beside = _json({name: _without_tensors(value, f"state.extra.{name}") for name, value in extra.items()})
-        except TrimtabError:
-            raise
-        except Exception as error:  # a user's state_dict, of any errors: raised again as ours, and recorded
-            raise _unreadable(error) from error
         files: dict[str, Content] = {STATE: text, EXTRA: beside, TENSORS: lambda path: _write_tensors(tensors, path)}
         write_checkpoint(self._root, id, files)
         written = read_manifest(self._root, id).files
@@ -153,12 +150,8 @@ class TorchStateStore:
         Raises:
             CheckpointError: The state cannot be read.
         """
-        try:
+        with _reading():
             return encode_tree(self._capture(), "fork")
-        except TrimtabError:
-            raise
-        except Exception as error:  # a user's state_dict, of any errors: raised again as ours, and recorded
-            raise _unreadable(error) from error
 
     def bring_back(self, kept: object) -> None:
         """Restore a state that `keep` returned; all or nothing, and as often as wanted.
@@ -167,20 +160,14 @@ class TorchStateStore:
             CheckpointError: The state is as before.
         """
         tree, tensors = cast("tuple[Any, dict[str, Tensor]]", kept)
-        try:
+        with _reading():
             # Copies: an optimizer goes on with the very tensors that it is given.
             copied = decode_tree(tree, {name: tensor.clone() for name, tensor in tensors.items()})
-        except (RuntimeError, MemoryError) as error:
-            raise _unreadable(error) from error
         self._replace(copied, "a fork in memory")
 
     def _replace(self, saved: dict[str, Any], id: str) -> None:
-        try:
+        with _reading():
             before, tensors = encode_tree(self._capture(), "before")
-        except TrimtabError:
-            raise
-        except Exception as error:  # a user's state_dict, or no memory: raised again as ours, and recorded
-            raise _unreadable(error) from error
         try:
             self._load(saved)
         except BaseException as error:  # also an interrupt must leave a whole state behind
@@ -199,16 +186,12 @@ class TorchStateStore:
         Raises:
             CheckpointError: The state cannot be read; go on without hashes.
         """
-        try:
+        with _reading():
             captured = self._capture()
             further: dict[str, Any] = captured.pop("further")
             generators: dict[str, Any] = captured.pop("rng")
             parts = {**captured, **further, **{f"rng/{name}": state for name, state in generators.items()}}
             return {name: _hash(*encode_tree(part, name)) for name, part in parts.items()}
-        except TrimtabError:
-            raise
-        except Exception as error:  # a user's state_dict, of any errors: raised again as ours, and recorded
-            raise _unreadable(error) from error
 
     def reseed(self, seed: int) -> None:
         """Let every generator go on from another seed, and whatever of the loader and the further objects has ``reseed``."""
@@ -262,7 +245,7 @@ class TorchStateStore:
             return _decode_files(directory)
         except CheckpointError:
             raise
-        except Exception as error:  # the files are as written, but not by this class: whatever their readers raise
+        except Exception as error:  # json, safetensors and a missing key raise unlike types; each means a foreign file
             raise CheckpointError("not a checkpoint of a torch run", received=f"{id}: {error!r}") from error
 
     def _check(self, saved: dict[str, Any]) -> None:
@@ -314,7 +297,7 @@ class TorchStateStore:
         for part, load in self._loads(before).items():
             try:
                 load()
-            except Exception as error:  # noqa: BLE001 - one object that refuses must not keep the others from being put back; all are told
+            except Exception as error:  # noqa: BLE001 - a user's load_state_dict may raise any type; the parts after it must be put back too, then all are raised
                 failed.append(f"{part}: {error!r}")
         if failed:
             raise CheckpointError(
@@ -324,8 +307,15 @@ class TorchStateStore:
             ) from cause
 
 
-def _unreadable(error: Exception) -> CheckpointError:
-    return CheckpointError("the state could not be read", received=repr(error), next_step="go on without it")
+@contextmanager
+def _reading() -> Generator[None]:
+    """Raise what goes wrong while a state is read as a `CheckpointError`: the caller goes on without that state."""
+    try:
+        yield
+    except TrimtabError:
+        raise
+    except Exception as error:  # a user's state_dict may raise any type, and a full device its own; the type and text are kept
+        raise CheckpointError("the state could not be read", received=repr(error), next_step="go on without it") from error
 
 
 def _stateful(name: str, target: object) -> Stateful | torch.Generator:

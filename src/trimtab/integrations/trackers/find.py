@@ -44,7 +44,7 @@ def _active(name: str) -> tuple[Tracker, ...]:
         return ()
     try:
         tracker = _ACTIVE[name](module)
-    except Exception as error:  # noqa: BLE001 - whatever another version of that package does, a run begins without it
+    except Exception as error:  # noqa: BLE001 - a package of any version, with errors of its own; the run begins without its tracker, which is logged
         LOG.warning("the active run of %s is told nothing: %s: %.300s", name, type(error).__name__, error)
         return ()
     return () if tracker is None else (tracker,)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-from torch.library import _scoped_library
+from torch import library, nn
 
 from trimtab.integrations.pytorch.tracing import StepTrace, TracingProbes
 from trimtab.report.parted_trace import parted_operation
@@ -188,12 +187,12 @@ def test_a_generator_of_the_users_own_is_looked_at_where_it_is_drawn_from(tmp_pa
 
 def test_a_result_is_looked_at_also_where_it_is_no_argument() -> None:
     draws = iter((1.0, 2.0))
-    with _scoped_library("trimtab_test", "DEF") as operations:
-        operations.define("chance(Tensor x) -> Tensor")
-        operations.impl("chance", lambda x: x * next(draws), "CompositeExplicitAutograd")
-        with StepTrace() as trace:
-            for _ in range(2):
-                torch.ops.trimtab_test.chance(torch.ones(3))
+    operations = library.Library("trimtab_test", "DEF")  # they end with it
+    operations.define("chance(Tensor x) -> Tensor")
+    operations.impl("chance", lambda x: x * next(draws), "CompositeExplicitAutograd")
+    with StepTrace() as trace:
+        for _ in range(2):
+            torch.ops.trimtab_test.chance(torch.ones(3))
     first, second = (told for line in trace.lines if "chance" in (told := json.loads(line))["op"])
     assert first["inputs"] == second["inputs"]
     assert first["outputs"] != second["outputs"]

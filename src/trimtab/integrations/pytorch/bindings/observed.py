@@ -151,7 +151,7 @@ class ObservedBinding(ABC):
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         try:
             self._observed = tuple(_kept(held) for held in self._held())
-        except Exception:  # noqa: BLE001 - runs inside the user's optimizer.step(), which must not fail; NaN fails the read-back
+        except Exception:  # noqa: BLE001 - a user's property, read inside optimizer.step(), which must not fail for it; NaN makes the next read-back fail
             self._observed = (math.nan,)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn.modules.loss import _Loss  # pyright: ignore[reportPrivateUsage] - the base of all of torch's losses
+from torch.nn.modules.loss import _Loss  # pyright: ignore[reportPrivateUsage] - the one class that tells a loss from another module; torch has it under no public name
 
 from trimtab.errors import UsageError
 from trimtab.integrations.pytorch.probes.probe import Guard, Measured

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Literal, cast
 
 import torch
@@ -50,33 +51,29 @@ class _Guarded:
             # A compiled graph must not be changed; the probe then measures nothing.
             if torch.compiler.is_compiling() or self.fault is not None:
                 return
-            try:
-                with torch.no_grad():
-                    function(*args)
-            except Exception as error:  # noqa: BLE001 - nothing may reach the training loop; the probe is switched off, and that is told
-                self.blame(error)
+            with self._contained(), torch.no_grad():
+                function(*args)
 
         return guarded
 
     def collect(self, step: int) -> Mapping[str, Tensor | float]:
         """Return what the probe has measured; nothing if that fails."""
-        try:
-            with torch.no_grad():
-                return self.probe.collect(step)
-        except Exception as error:  # noqa: BLE001 - nothing may reach the training loop; the probe is switched off, and that is told
-            self.blame(error)
-            return {}
+        with self._contained(), torch.no_grad():
+            return self.probe.collect(step)
+        return {}
 
     def close(self) -> None:
         """Let the probe remove its hooks."""
-        try:
+        with self._contained():
             self.probe.close()
-        except Exception as error:  # noqa: BLE001 - nothing may reach the training loop; the probe is switched off, and that is told
-            self.blame(error)
 
-    def blame(self, error: Exception) -> None:
-        """Remember why it is off; its hooks are removed later, as one may be running."""
-        self.fault = f"{self.probe.name}: {type(error).__name__}: {error}"[:500]
+    @contextmanager
+    def _contained(self) -> Generator[None]:
+        """Switch the probe off if it fails; its hooks are removed later, as one may be running."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a user's probe may raise any type, inside the user's own forward pass or step
+            self.fault = f"{self.probe.name}: {type(error).__name__}: {error}"[:500]
 
 
 class ProbeSet:
