@@ -9,7 +9,7 @@ from trimtab.controls.envelope import Envelope
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint, Standing
 from trimtab.decision.action import Action
-from trimtab.decision.briefing import Briefing, Intervention
+from trimtab.decision.briefing import Briefing, Intervention, LostTrial
 from trimtab.decision.proposal import Expectation, Proposal
 from trimtab.decision.schedule import Schedule
 from trimtab.diagnosis.base import Symptom
@@ -156,6 +156,7 @@ class State:
         trial: The trial under way.
         num_trials: Trials begun.
         trial_steps: Steps that trials have cost.
+        lost_trials: The newest trials that were lost, oldest first.
         is_untriable: Whether no trial can be judged, since the loop does not evaluate when one asks for it.
     """
 
@@ -208,6 +209,7 @@ class State:
     trial: Trial | None = None
     num_trials: int = 0
     trial_steps: int = 0
+    lost_trials: tuple[LostTrial, ...] = ()
     is_untriable: bool = False
 
     @property

@@ -303,6 +303,7 @@ def _ask(draft: Draft, event: EvaluationReported) -> None:
         limits=_limits(state),
         interventions_left=standing.interventions_left(state.envelope),
         rollbacks_left=standing.rollbacks_left(state.envelope),
+        lost_trials=state.lost_trials,
     )
     is_sent = state.breaker_left == 0
     draft.append(ManagerAsked(event.step, briefing.question, briefing, is_sent))

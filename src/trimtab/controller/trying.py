@@ -7,6 +7,7 @@ from typing import Final
 
 from trimtab.controller.state import Rewind, State, Trial
 from trimtab.decision.action import checkpoint_of
+from trimtab.decision.briefing import MAX_LOST_TRIALS, LostTrial
 from trimtab.errors import IllegalTransition
 from trimtab.ledger.record import TrialBegan, TrialEnded, TrialMeasured, TrialMoved
 
@@ -31,10 +32,27 @@ def tried(state: State, record: TrialBegan | TrialMoved | TrialMeasured | TrialE
     moved = replace(state, recipe=record.recipe, rewinds=rewinds)
     if isinstance(record, TrialEnded):
         is_untriable = state.is_untriable or record.reason == NOT_EVALUATED
-        return replace(moved, trial=None, trial_steps=state.trial_steps + record.spent, is_untriable=is_untriable)
+        lost = (*state.lost_trials, _lost(trial))[-MAX_LOST_TRIALS:] if record.outcome == "lost" else state.lost_trials
+        spent = state.trial_steps + record.spent
+        return replace(moved, trial=None, trial_steps=spent, is_untriable=is_untriable, lost_trials=lost)
     goes_on = trial.leg == "look" and record.arm == trial.arm
     since = record.step - state.envelope.canary.look_steps if goes_on else record.step
     return replace(moved, trial=replace(trial, since=since, arm=record.arm, leg=record.leg, is_looked_at=goes_on))
+
+
+def _lost(trial: Trial) -> LostTrial:
+    """Return what a manager is told of a lost trial; an arm that a fault ended was compared with nothing."""
+    values = dict(trial.looks if trial.leg == "look" else trial.objectives)
+    is_compared = len(values) == 2
+    return LostTrial(
+        number=trial.number,
+        step=trial.began,
+        action=trial.action,
+        symptoms=trial.symptoms,
+        reason=trial.reason,
+        with_it=values["candidate"] if is_compared else None,
+        without_it=values["no_action"] if is_compared else None,
+    )
 
 
 def _measured(trial: Trial, record: TrialMeasured) -> Trial:

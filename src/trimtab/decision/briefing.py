@@ -15,6 +15,7 @@ from trimtab.diagnosis.base import Symptom
 from trimtab.telemetry.snapshot import Snapshot
 
 MAX_INTERVENTIONS: Final = 24
+MAX_LOST_TRIALS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,29 @@ class Intervention:
     def is_by_manager(self) -> bool:
         """Whether a manager proposed it."""
         return self.source not in ("reflex", "guard", "schedule")
+
+
+@dataclass(frozen=True, slots=True)
+class LostTrial:
+    """An earlier proposal that was tried, was not measured to be better, and so was not applied.
+
+    Args:
+        number: Number of the trial, from 1.
+        step: Step after which it began.
+        action: What was tried.
+        symptoms: Names of the symptoms it answered.
+        reason: Why it was proposed.
+        with_it: Objective that was measured with it; None if a fault ended the trial before.
+        without_it: Objective that was measured without it over the same steps; None likewise.
+    """
+
+    number: int
+    step: int
+    action: Action
+    symptoms: tuple[str, ...]
+    reason: str
+    with_it: float | None = None
+    without_it: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +150,7 @@ class Briefing:
         limits: How each control stands, in the order of the recipe.
         interventions_left: How many more interventions the envelope allows.
         rollbacks_left: Of these, how many may roll back.
+        lost_trials: The newest proposals that were tried and not applied, at most `MAX_LOST_TRIALS`, oldest first.
     """
 
     question: int
@@ -142,3 +167,4 @@ class Briefing:
     limits: tuple[ControlLimits, ...] = ()
     interventions_left: int = 0
     rollbacks_left: int = 0
+    lost_trials: tuple[LostTrial, ...] = ()

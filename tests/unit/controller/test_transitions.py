@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from trimtab.controller.state import Phase, State
 from trimtab.controller.step import step
 from trimtab.controller.transitions import TRANSITIONS, begin, fold, next_phase
 from trimtab.decision.action import Adjust, Change, NoAction
+from trimtab.decision.briefing import MAX_LOST_TRIALS, LostTrial
 from trimtab.decision.proposal import Expectation, hold
 from trimtab.errors import IllegalTransition
 from trimtab.ledger.record import (
@@ -18,6 +20,7 @@ from trimtab.ledger.record import (
     ActionFailed,
     ActionIntended,
     AnswerDropped,
+    Arm,
     CheckpointDeleted,
     CheckpointSaved,
     EvaluationRecorded,
@@ -34,6 +37,7 @@ from trimtab.ledger.record import (
     SymptomObserved,
     TrialBegan,
     TrialEnded,
+    TrialLeg,
     TrialMeasured,
     TrialMoved,
     TrialOutcome,
@@ -148,6 +152,34 @@ def test_a_trial_ends_in_watching_and_its_cost_is_booked(outcome: TrialOutcome) 
         fold(state, ended)
     with pytest.raises(IllegalTransition, match="trial"):
         fold(state_in(Phase.TRYING), TrialEnded(330, 2, outcome, "compared", 102, RECIPE, went_back=False))
+
+
+@pytest.mark.parametrize(
+    ("leg", "measured", "told"),
+    [
+        ("decay", (("candidate", 2.1), ("no_action", 2.0)), (2.1, 2.0)),
+        ("look", (("no_action", 2.0), ("candidate", 2.3)), (2.3, 2.0)),
+        ("decay", (("candidate", 2.1),), (None, None)),
+    ],
+)
+def test_a_lost_trial_is_kept_with_what_was_measured(
+    leg: TrialLeg, measured: tuple[tuple[Arm, float], ...], told: tuple[float | None, float | None]
+) -> None:
+    state = state_in(Phase.TRYING)
+    for arm, objective in measured:
+        state = fold(state, TrialMoved(220, 1, arm, leg, RECIPE, went_back=False))
+        state = fold(state, TrialMeasured(230, 1, arm, leg, objective))
+    lost = fold(state, TrialEnded(330, 1, "lost", "compared", 102, RECIPE, went_back=False))
+    assert lost.lost_trials == (LostTrial(1, 210, HALVE, (), "because", *told),)
+    assert fold(state, TrialEnded(330, 1, "won", "compared", 102, RECIPE, went_back=False)).lost_trials == ()
+
+
+def test_only_the_newest_lost_trials_are_kept() -> None:
+    state = state_in(Phase.WATCHING)
+    for number in range(1, MAX_LOST_TRIALS + 3):
+        state = fold(state, replace(BEGAN, trial=number, step=200 + number))
+        state = fold(state, TrialEnded(200 + number, number, "lost", "compared", 10, RECIPE, went_back=False))
+    assert [lost.number for lost in state.lost_trials] == list(range(3, MAX_LOST_TRIALS + 3))
 
 
 def test_an_unknown_kind_is_named() -> None:

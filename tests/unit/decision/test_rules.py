@@ -15,7 +15,7 @@ from trimtab.controls.moves import Multiply
 from trimtab.controls.recipe import Recipe
 from trimtab.controls.standing import Checkpoint, Standing
 from trimtab.decision.action import Action, Adjust, Change, NoAction, Rollback, RollbackAndAdjust, SkipBatches, Stop
-from trimtab.decision.briefing import Briefing, Intervention, Timing
+from trimtab.decision.briefing import Briefing, Intervention, LostTrial, Timing
 from trimtab.decision.proposal import Expectation, Proposal
 from trimtab.decision.rules.manager import FAILED_REPAIRS, RulesManager
 from trimtab.decision.rules.rule import Nudge, Rule
@@ -25,6 +25,7 @@ from trimtab.telemetry.snapshot import Snapshot, Summary
 
 BEST = "step-00000200"
 REGULARIZE = RollbackAndAdjust(BEST, (Change("dropout", 0.2), Change("weight_decay", 0.1)))
+BACK = (Rollback, RollbackAndAdjust)
 ANNEAL = Adjust((Change("learning_rate", 5e-4),))
 
 
@@ -152,6 +153,25 @@ class TestTurns:
         first = propose(a_briefing(symptoms=(a_symptom(),)))
         second = propose(a_briefing(symptoms=(a_symptom(),), interventions=(tried(first, met=False),)))
         assert second.reason.startswith("anneal_from_best: ")
+
+    def test_a_rule_that_lost_its_trial_gives_its_turn_to_the_next(self) -> None:
+        lost: tuple[LostTrial, ...] = ()
+        tried_so_far: list[Action] = []
+        while isinstance((proposal := propose(a_briefing(symptoms=(a_symptom(),), lost_trials=lost))).action, (Adjust, *BACK)):
+            tried_so_far.append(proposal.action)
+            number = len(tried_so_far)
+            lost += (LostTrial(number, 100 * number, proposal.action, ("overfitting",), proposal.reason, 2.1, 2.0),)
+        openings = [one.reason.split(":")[0] for one in lost]
+        assert openings[:2] == ["regularize", "anneal_from_best"]
+        assert len({repr(action) for action in tried_so_far}) == len(tried_so_far) > 2, "nothing that lost is tried again"
+
+    @pytest.mark.parametrize(("lost_at", "next_rule"), [(50, "regularize: "), (500, "anneal_from_best: ")])
+    def test_what_came_of_a_rule_last_decides_whether_it_keeps_its_turn(self, lost_at: int, next_rule: str) -> None:
+        first = propose(a_briefing(symptoms=(a_symptom(),)))
+        lost = LostTrial(1, lost_at, Adjust((Change("dropout", 0.3),)), ("overfitting",), first.reason, 2.1, 2.0)
+        helped = replace(tried(first, met=True), step=200, gain=0.1)
+        briefing = a_briefing(symptoms=(a_symptom(),), interventions=(helped,), lost_trials=(lost,))
+        assert propose(briefing).reason.startswith(next_rule)
 
     def test_the_only_rule_is_used_again_from_where_it_led(self) -> None:
         first = propose(a_briefing(symptoms=(a_symptom("plateau"),)))

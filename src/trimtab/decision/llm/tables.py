@@ -12,7 +12,7 @@ from typing import Final
 
 from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.decision.action import describe
-from trimtab.decision.briefing import Briefing, ControlLimits, Intervention
+from trimtab.decision.briefing import Briefing, ControlLimits, Intervention, LostTrial
 from trimtab.decision.llm.detail import Detail
 from trimtab.decision.llm.offer import ranked_signals, significance
 from trimtab.decision.llm.plain import aligned, lines, name, number, quoted, signed
@@ -195,7 +195,19 @@ def interventions(briefing: Briefing, settings: ManagerSettings, detail: Detail)
         body += [f"reason of {one.number}, quoted: {quoted(one.reason, _MAX_REASON)}" for one in shown]
     if not known:
         body = ["none so far"]
-    return Section("Earlier interventions", tuple(body), _counted(len(known) - len(shown), "older intervention"))
+    lost = briefing.lost_trials
+    told = lost[max(0, len(lost) - detail.interventions) :]
+    body += [_lost(briefing, one) for one in told]
+    hidden = [_counted(len(known) - len(shown), "older intervention"), _counted(len(lost) - len(told), "older lost trial")]
+    return Section("Earlier interventions", tuple(body), ", ".join(filter(None, hidden)))
+
+
+def _lost(briefing: Briefing, one: LostTrial) -> str:
+    """Say what was tried and not applied, and what was measured with and without it."""
+    tried = f"tried from step {one.step} on, not better and so not applied: {_words(describe(one.action))}"
+    if one.with_it is None or one.without_it is None:
+        return f"{tried}; a fault ended it"
+    return f"{tried}; {name(briefing.objective.signal)} {number(one.with_it)} with it, {number(one.without_it)} without"
 
 
 def _expected(one: Intervention) -> str:

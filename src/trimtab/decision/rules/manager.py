@@ -1,10 +1,10 @@
-"""The rules manager: the table, and a memory of what was tried and what was measured after it.
+"""The rules manager: the table, and a memory of what was done or tried and what was measured after it.
 
 Rules:
 1. While an intervention is being measured, wait.
 2. Near the end of a run of known length, settle; before that, answer the most urgent symptom.
 3. Try a symptom's rules in the table's order; a rule that brought a gain last time keeps its turn, one
-   that did not gives the turn to the next.
+   that did not, or lost its trial, gives the turn to the next.
 4. Go back to a checkpoint once, but for the end; after that start from the present state. Never repeat what did not
    help: go farther.
 5. Hold while the objective itself cannot be relied on, and leave alone what only a notice shows.
@@ -20,7 +20,7 @@ from typing import Final
 from trimtab.controls.catalogue import base_name, part_name
 from trimtab.controls.recipe import Recipe
 from trimtab.decision.action import Action, Adjust, Change, Rollback, RollbackAndAdjust, Stop, changes_of, checkpoint_of
-from trimtab.decision.briefing import Briefing, Intervention
+from trimtab.decision.briefing import Briefing, Intervention, LostTrial
 from trimtab.decision.proposal import Expectation, Proposal, hold
 from trimtab.decision.rules.rule import END_OF_RUN, LAST_CHANCE, Nudge, Rule
 from trimtab.decision.rules.table import RULES
@@ -79,10 +79,10 @@ class RulesManager:
     def _in_turn(self, briefing: Briefing, finding: _Finding) -> list[Rule]:
         """Return the finding's rules, beginning with the one used last if it helped, else behind it."""
         rules = [rule for rule in self.rules if rule.answers == finding.name]
-        for earlier in reversed(briefing.interventions):
+        for earlier in sorted((*briefing.interventions, *briefing.lost_trials), key=lambda one: one.step, reverse=True):
             for at, rule in enumerate(rules):
                 if earlier.reason.startswith(_opening(rule)):
-                    turn = at if earlier.met and (earlier.gain or 0.0) > 0 else at + 1
+                    turn = at if _helped(earlier) else at + 1
                     return rules[turn:] + rules[:turn]
         return rules
 
@@ -101,6 +101,10 @@ def _findings(briefing: Briefing) -> list[_Finding]:
 
 def _opening(rule: Rule) -> str:
     return f"{rule.name}: "
+
+
+def _helped(earlier: Intervention | LostTrial) -> bool:
+    return isinstance(earlier, Intervention) and bool(earlier.met) and (earlier.gain or 0.0) > 0
 
 
 def _failed_in_a_row(interventions: tuple[Intervention, ...]) -> int:
@@ -171,11 +175,10 @@ def _nearest(nudge: Nudge, strength: int, value: float, options: Options) -> flo
 
 
 def _was_tried(briefing: Briefing, action: Action) -> bool:
-    """Return whether the same was already done, and did not help."""
-    return any(
-        earlier.met is False and earlier.action.kind == action.kind and changes_of(earlier.action) == changes_of(action)
-        for earlier in briefing.interventions
-    )
+    """Return whether the same was already done or tried, and did not help."""
+    in_vain = [earlier.action for earlier in briefing.interventions if earlier.met is False]
+    in_vain += [lost.action for lost in briefing.lost_trials]
+    return any(earlier.kind == action.kind and changes_of(earlier) == changes_of(action) for earlier in in_vain)
 
 
 def _proposal(briefing: Briefing, finding: _Finding, rule: Rule, action: Action) -> Proposal:

@@ -13,7 +13,7 @@ from tests.unit.decision.llm.briefings import EARLIER, OVERFITTING, demo_briefin
 from trimtab.controls.envelope import Objective
 from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.decision.action import Adjust, Change
-from trimtab.decision.briefing import Briefing
+from trimtab.decision.briefing import Briefing, LostTrial
 from trimtab.decision.llm.detail import FULL, Detail
 from trimtab.decision.llm.render import brief
 from trimtab.decision.surface import Surface
@@ -140,6 +140,17 @@ def test_earlier_interventions_say_what_was_expected_and_what_came() -> None:
     reflex = an_intervention(Adjust((Change("dropout", 0.2),)), source="reflex", expectation=None, gain=None, met=None)
     lines = sections(replace(BRIEFING, interventions=(reflex,)))["Earlier interventions"]
     assert lines == ["no.  step  by      action", "1    300   reflex  dropout=0.2"]
+
+
+def test_lost_trials_say_what_was_tried_and_what_was_measured_and_the_oldest_go_first() -> None:
+    lost = LostTrial(1, 300, Adjust((Change("dropout", 0.2),)), (), HOSTILE, 2.125, 2.0)
+    broken = replace(lost, number=2, step=350, with_it=None, without_it=None)
+    briefing = replace(BRIEFING, interventions=(), lost_trials=(lost, broken))
+    tried = "tried from step {} on, not better and so not applied: dropout=0.2; {}"
+    first, second = tried.format(300, "val/loss 2.125 with it, 2 without"), tried.format(350, "a fault ended it")
+    assert sections(briefing)["Earlier interventions"] == ["none so far", first, second]
+    cut = sections(briefing, replace(FULL, interventions=1))["Earlier interventions"]
+    assert cut == ["none so far", second, "(1 older lost trial left out)"]
 
 
 def test_reasons_are_shown_only_where_the_user_says_so_and_harmless() -> None:
