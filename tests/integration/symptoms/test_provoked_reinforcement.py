@@ -1,4 +1,4 @@
-"""Every symptom of reinforcement learning is provoked in a real small training, and found; healthy ones raise next to none."""
+"""Every symptom of reinforcement learning is provoked in a real small training, and found; healthy ones raise none."""
 
 from __future__ import annotations
 
@@ -36,20 +36,29 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def watch(task: str, recipe: PpoRecipe, num_updates: int, seed: int = 0) -> list[Symptom]:
-    """Train, and let the detectors look after every evaluation, as a supervisor does."""
-    telemetry, found = Telemetry(), list[Symptom]()
+def watch(task: str, recipe: PpoRecipe, num_updates: int, seed: int = 0) -> tuple[list[Symptom], list[Mapping[str, float]]]:
+    """Train, and let the detectors look after every evaluation; return what they found, and the evaluations."""
+    telemetry, found, evaluations = Telemetry(), list[Symptom](), list[Mapping[str, float]]()
 
     def report(update: int, values: Mapping[str, float]) -> None:
         telemetry.observe(update, values)
 
     def evaluate(update: int, values: Mapping[str, float]) -> None:
+        evaluations.append(values)
         telemetry.observe(update, values, "evaluation")
         view = View(update, telemetry, OBJECTIVE, evaluate_every_steps=EVALUATE_EVERY_UPDATES)
         found.extend(examine(view, DETECTORS))
 
     train(seed, num_updates, report, evaluate, recipe, task=task)
-    return found
+    return found, evaluations
+
+
+def is_healthy(task: str, evaluations: list[Mapping[str, float]]) -> bool:
+    """Return whether a run with nothing wrong in its recipe went well: which course a seed takes, rounding decides."""
+    if task == "cart_pole":
+        return evaluations[-1]["eval/return"] > 400
+    is_safe = max(values["unsafe_rate"] for values in evaluations) < 0.2
+    return is_safe and evaluations[-1]["eval/return"] > 8
 
 
 # Name, task, recipe, updates by which it has to be found.
@@ -70,14 +79,15 @@ PROVOKED: list[tuple[SymptomName, str, PpoRecipe, int]] = [
 
 @pytest.mark.parametrize(("name", "task", "recipe", "num_updates"), PROVOKED, ids=[case[0] for case in PROVOKED])
 def test_it_is_found(name: SymptomName, task: str, recipe: PpoRecipe, num_updates: int) -> None:
-    found = [symptom for symptom in watch(task, recipe, num_updates) if symptom.name == name]
+    found = [symptom for symptom in watch(task, recipe, num_updates)[0] if symptom.name == name]
     assert found
     assert {symptom.severity for symptom in found} == {"warning"}
     assert all(math.isfinite(item.value) for symptom in found for item in symptom.evidence)
 
 
 @pytest.mark.parametrize("task", ["cart_pole", "point_mass"])
-def test_healthy_runs_raise_next_to_nothing(task: str) -> None:
-    # Which course a seed takes, rounding decides, and so the processor; of 20 point masses two took a turn that was told.
-    told = [seed for seed in range(5) if watch(task, PpoRecipe(), 60, seed)]
-    assert len(told) <= 2
+def test_healthy_runs_raise_nothing(task: str) -> None:
+    runs = [watch(task, PpoRecipe(), 60, seed) for seed in range(5)]
+    healthy = [found for found, evaluations in runs if is_healthy(task, evaluations)]
+    assert len(healthy) >= 3
+    assert healthy == [[]] * len(healthy)
