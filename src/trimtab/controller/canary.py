@@ -171,7 +171,7 @@ def _on_failure(draft: Draft, event: ShiftFailed) -> None:
         _go_back(draft, at, trial, "lost" if event.attempted else "abandoned", event.problem)
     else:
         is_off = event.went_back or isinstance(event.effect.record, TrialEnded) or not _is_on_course(trial, at)
-        spent = at - trial.began if is_off else trial.since - trial.began
+        spent = at - trial.began if is_off else _spent(draft.state, trial, at)
         draft.append(TrialEnded(at, trial.number, "abandoned", event.problem, spent, event.recipe, went_back=False))
         checkpoint = next((saved for saved in reversed(draft.state.checkpoints) if not saved.is_left), None)
         if is_off and checkpoint is not None:
@@ -196,7 +196,8 @@ def ended(draft: Draft, at: int, why: str = "", *, is_applied: bool) -> None:
     if trial is None:
         return
     if is_applied:
-        spent, why = at - trial.began - draft.state.envelope.canary.steps, _compared(draft.state, dict(trial.objectives))
+        why = _compared(draft.state, dict(trial.objectives))
+        spent = _spent(draft.state, trial, at)
         draft.append(TrialEnded(at, trial.number, "won", why, spent, draft.state.recipe, went_back=False))
     else:
         _end(draft, at, trial, "abandoned", why)
@@ -243,20 +244,27 @@ def _end_of_decay(draft: Draft, at: int, trial: Trial) -> None:
 def _end(draft: Draft, at: int, trial: Trial, outcome: TrialOutcome, why: str) -> None:
     """End the trial on the run's own course."""
     if _is_on_course(trial, at):
-        spent = trial.since - trial.began if trial.leg == "arm" else 0
+        spent = _spent(draft.state, trial, at)
         draft.append(TrialEnded(at, trial.number, outcome, why, spent, draft.state.recipe, went_back=False))
-    elif trial.arm == "no_action" and trial.leg == "look":
-        spent = at - trial.began - draft.state.envelope.canary.look_steps
-        draft.effects.append(Shift(TrialEnded(at, trial.number, outcome, why, spent, trial.base, went_back=True), back_to=LOOK))
     else:
         _go_back(draft, at, trial, outcome, why)
 
 
 def _go_back(draft: Draft, at: int, trial: Trial, outcome: TrialOutcome, why: str) -> None:
-    """End the trial at the end of the arm of no_action."""
-    spent = at - trial.began - draft.state.envelope.canary.steps
+    """End the trial at the newest state that was kept of the arm of no_action: its early look, or its end."""
+    spent = _spent(draft.state, trial, at)
     record = TrialEnded(at, trial.number, outcome, why, spent, trial.base, went_back=True)
-    draft.effects.append(Shift(record, back_to=NO_ACTION))
+    draft.effects.append(Shift(record, back_to=LOOK if trial.arm == "no_action" and trial.leg == "look" else NO_ACTION))
+
+
+def _spent(state: State, trial: Trial, at: int) -> int:
+    """Return the steps of a trial up to now that are none of the run's own course."""
+    canary = state.envelope.canary
+    if trial.arm == "candidate" or trial.leg == "decay":
+        own = canary.steps
+    else:
+        own = canary.look_steps if trial.leg == "look" else at - trial.since
+    return at - trial.began - own
 
 
 def _is_on_course(trial: Trial, at: int) -> bool:
