@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from trimtab.controls.control import Control
 from trimtab.controls.entries import LEARNING_RATE
 from trimtab.controls.manager_settings import ManagerSettings
-from trimtab.controls.safeguards import Canary, Guard, Reflex, require_range
+from trimtab.controls.safeguards import Canary, Guard, Reflex
+from trimtab.controls.setting_checks import require_choice, require_number, require_range, require_switch
 from trimtab.errors import ControlError, UsageError, nearest
 
 Direction = Literal["minimize", "maximize"]
@@ -79,6 +80,8 @@ class Authority:
         for name in ("interventions", "rollbacks", "reflex_rollbacks", "stop_patience"):
             require_range(f"authority.{name}", getattr(self, name), 0, 1_000_000)
         require_range("authority.controls_per_intervention", self.controls_per_intervention, 1, 3)
+        for name in ("may_stop", "shadow"):
+            require_switch(f"authority.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +116,13 @@ class Deliberation:
         return 1 if self.mode == "boundary" else self.apply_after_steps
 
     def __post_init__(self) -> None:
-        if self.mode not in ("async", "boundary"):
-            raise UsageError("the mode is unknown", received=self.mode, allowed="async or boundary")
+        require_choice("the mode", self.mode, get_args(Mode))
         require_range("deliberation.every_evaluations", self.every_evaluations, 1, 1_000_000)
         require_range("deliberation.apply_after_steps", self.apply_after_steps, 1, 1_000_000)
         require_range("deliberation.stale_after_steps", self.stale_after_steps, self.apply_after_steps, 10_000_000)
         require_range("deliberation.boundary_every_steps", self.boundary_every_steps, 1, 10_000_000)
         require_range("deliberation.measure_over_evaluations", self.measure_over_evaluations, 1, 3)
-        if not 0 < self.deadline_seconds <= 86_400:
-            raise UsageError(
-                "deliberation.deadline_seconds is out of range", received=self.deadline_seconds, allowed="> 0, at most 86400"
-            )
+        require_number("deliberation.deadline_seconds", self.deadline_seconds, 0, 86_400, above_low=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,11 @@
     deliberation: {mode: async}
     reflex: {armed: true}
     manager: {guidance: "the data has noisy labels", usd: 5}
+    guard: {tolerance: 0.05}
+    canary: {mode: win}
 
-The keys of the last four sections are the fields of `Authority`, `Deliberation`, `Reflex` and `ManagerSettings`. What is left
-out has the default of these classes, or of the control in the catalogue.
+The keys of `authority` and the sections below it, but for `signals`, are the fields of `Authority`, `Deliberation`, `Reflex`,
+`ManagerSettings`, `Guard` and `Canary`. What is left out has the default of these classes, or of the control in the catalogue.
 """
 
 from __future__ import annotations
@@ -165,11 +167,16 @@ def parse_envelope(text: str, source: str) -> Envelope:
 
 
 def dump_envelope(envelope: Envelope) -> str:
-    """Return the text of an envelope file that reads back as ``envelope``, with nothing left to defaults.
+    """Return the text of an envelope file that reads back as ``envelope``.
+
+    Nothing is left to defaults but an early look that never comes.
 
     Raises:
         EnvelopeError: The envelope has what no file can say, such as a control that is not in the catalogue.
     """
+    canary = asdict(envelope.canary)
+    if envelope.canary.look_steps >= envelope.canary.steps:
+        del canary["look_steps"]  # the default, which an arm this short leaves out; in a file it would be asked for
     tree = {
         "schema": SCHEMA,
         "objective": str(envelope.objective),
@@ -180,7 +187,7 @@ def dump_envelope(envelope: Envelope) -> str:
         "signals": dict(envelope.signals),
         "manager": {key: value for key, value in asdict(envelope.manager).items() if value is not None},
         "guard": asdict(envelope.guard),
-        "canary": asdict(envelope.canary),
+        "canary": canary,
     }
     text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     if parse_envelope(text, "the envelope as a file") != envelope:
@@ -280,13 +287,17 @@ class _Reader:
         values = self._validated(_model_of(cls), (name,), cast("object", tree)) if isinstance(tree, dict) else {}
         while True:
             try:
-                return cls(**values)
+                section = cls(**values)
+                if isinstance(section, Canary) and "look_steps" in values:
+                    section.require_look()  # whoever wrote it has asked for it, also with the default's own number
             except UsageError as error:
                 # One field at a time: report it, leave it out, look for the next.
                 field = error.what.partition(".")[2].partition(" ")[0]
                 self._pass_on((name, field) if field in values else (name,), error)
                 if values.pop(field, None) is None:
                     return cls()
+            else:
+                return section
 
     def _validated(self, model: type[BaseModel], path: TreePath, tree: object) -> dict[str, Any]:
         """Return the values of a mapping, without those that are wrong, which are reported."""
@@ -312,7 +323,8 @@ class _Reader:
             allowed = _ALLOWED.get(error["type"], error["msg"].removeprefix("Input should be "))
             quoted = allowed.endswith("number") and isinstance(error["input"], str) and is_number(error["input"])
             hint = "remove the quotes" if quoted else None
-            self._document.report(path, f"{name} is wrong", received=_shown(error["input"]), allowed=allowed, next_step=hint)
+            received = self._document.boolean(path) or _shown(error["input"])
+            self._document.report(path, f"{name} is wrong", received=received, allowed=allowed, next_step=hint)
 
     def _pass_on(self, path: TreePath, error: UsageError) -> None:
         received = None if error.received is None else _shown(str(error.received), quote=False)

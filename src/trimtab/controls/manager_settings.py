@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
+from trimtab.controls.setting_checks import require_choice, require_number, require_range, require_switch
 from trimtab.errors import UsageError
 
 Fallback = Literal["by_kind", "rules", "no_action"]
@@ -14,7 +14,19 @@ Output = Literal["native", "tool", "text"]
 
 MAX_GUIDANCE: Final = 4000
 
-_NEEDED: Final = ("stages", "briefing_tokens", "reply_tokens", "breaker_questions")
+_COUNTS: Final = (
+    ("stages", 1, 2),
+    ("briefing_tokens", 500, 1_000_000),
+    ("reply_tokens", 50, 1_000_000),
+    ("breaker_questions", 1, 1_000_000),
+)
+_COUNTS_OR_NONE: Final = (("breaker_failures", 1_000_000), ("calls", 1_000_000_000), ("tokens", 1_000_000_000_000))
+_NUMBERS_OR_NONE: Final = (
+    ("temperature", 2),
+    ("usd", 1_000_000),
+    ("input_usd_per_million", 1_000_000),
+    ("output_usd_per_million", 1_000_000),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +79,20 @@ class ManagerSettings:
 
     def __post_init__(self) -> None:
         for name in ("guidance", "device"):
-            _require_type(name, getattr(self, name), str, "text")
-        _require_type("show_reasons", self.show_reasons, bool, "true or false")
-        _require_choice("fallback", self.fallback, ("by_kind", "rules", "no_action"))
-        _require_choice("output", self.output, ("native", "tool", "text"))
-        _require_choice("approval_default", self.approval_default, ("approve", "reject"))
-        _require_range("stages", self.stages, 1, 2)
-        _require_range("briefing_tokens", self.briefing_tokens, 500, 1_000_000)
-        _require_range("reply_tokens", self.reply_tokens, 50, 1_000_000)
-        _require_range("breaker_failures", self.breaker_failures, 0, 1_000_000)
-        _require_range("breaker_questions", self.breaker_questions, 1, 1_000_000)
-        _require_range("calls", self.calls, 0, 1_000_000_000)
-        _require_range("tokens", self.tokens, 0, 1_000_000_000_000)
-        for name in ("usd", "input_usd_per_million", "output_usd_per_million"):
-            _require_range(name, getattr(self, name), 0, 1_000_000, is_whole=False)
-        _require_range("temperature", self.temperature, 0, 2, is_whole=False)
+            if not isinstance(text := getattr(self, name), str):
+                raise UsageError(f"manager.{name} is wrong", received=repr(text), allowed="text")
+        require_switch("manager.show_reasons", self.show_reasons)
+        require_choice("manager.fallback", self.fallback, get_args(Fallback))
+        require_choice("manager.output", self.output, get_args(Output))
+        require_choice("manager.approval_default", self.approval_default, get_args(Approval))
+        for name, low, high in _COUNTS:
+            require_range(f"manager.{name}", getattr(self, name), low, high)
+        for name, high in _COUNTS_OR_NONE:
+            if getattr(self, name) is not None:
+                require_range(f"manager.{name}", getattr(self, name), 0, high)
+        for name, high in _NUMBERS_OR_NONE:
+            if getattr(self, name) is not None:
+                require_number(f"manager.{name}", getattr(self, name), 0, high)
         if len(self.guidance) > MAX_GUIDANCE:
             allowed = f"at most {MAX_GUIDANCE} characters"
             raise UsageError("manager.guidance is too long", received=f"{len(self.guidance)} characters", allowed=allowed)
@@ -91,23 +102,3 @@ class ManagerSettings:
                 received="one of them",
                 allowed="both or neither",
             )
-
-
-def _require_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"manager.{name} is unknown", received=value, allowed=", ".join(allowed))
-
-
-def _require_type(name: str, value: object, kind: type, allowed: str) -> None:
-    if not isinstance(value, kind):
-        raise UsageError(f"manager.{name} is wrong", received=repr(value), allowed=allowed)
-
-
-def _require_range(name: str, value: object, low: float, high: float, *, is_whole: bool = True) -> None:
-    if value is None and name not in _NEEDED:
-        return
-    kind = "whole number" if is_whole else "number"
-    if isinstance(value, bool) or not isinstance(value, int if is_whole else (int, float)):
-        raise UsageError(f"manager.{name} is not a {kind}", received=repr(value), allowed=f"a {kind} from {low} to {high}")
-    if not math.isfinite(value) or not low <= value <= high:
-        raise UsageError(f"manager.{name} is out of range", received=value, allowed=f"{low} to {high}")

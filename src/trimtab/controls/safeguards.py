@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
+from trimtab.controls.setting_checks import require_choice, require_number, require_range, require_switch
 from trimtab.errors import UsageError
 
 CanaryMode = Literal["none", "veto", "win"]
+
+_LOOK_STEPS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,8 @@ class Reflex:
     same_fault_within_steps: int = 200
 
     def __post_init__(self) -> None:
-        if not 0 < self.learning_rate_cut <= 1:
-            raise UsageError("reflex.learning_rate_cut is out of range", received=self.learning_rate_cut, allowed="(0, 1]")
+        require_switch("reflex.armed", self.armed)
+        require_number("reflex.learning_rate_cut", self.learning_rate_cut, 0, 1, above_low=True)
         require_range("reflex.skip_batches", self.skip_batches, 0, 1_000_000)
         require_range("reflex.attempts", self.attempts, 1, 1000)
         require_range("reflex.same_fault_within_steps", self.same_fault_within_steps, 1, 10_000_000)
@@ -63,8 +65,9 @@ class Guard:
     hold_evaluations: int = 2
 
     def __post_init__(self) -> None:
-        _require_number("guard.tolerance", self.tolerance, 0.0, 1.0)
-        _require_number("guard.noise_factor", self.noise_factor, 0.0, 1e6)
+        require_switch("guard.armed", self.armed)
+        require_number("guard.tolerance", self.tolerance, 0, 1)
+        require_number("guard.noise_factor", self.noise_factor, 0, 1_000_000)
         require_range("guard.baseline_evaluations", self.baseline_evaluations, 1, 1_000_000)
         require_range("guard.failures", self.failures, 1, 1000)
         require_range("guard.hold_evaluations", self.hold_evaluations, 0, 1_000_000)
@@ -81,7 +84,8 @@ class Canary:
     Args:
         mode: ``none``; ``win``: only what was measured to be better is applied; ``veto``: all but what was worse.
         steps: Steps of an arm that count if it wins, >= 1.
-        look_steps: Steps of an arm after which it is looked at early, >= 0; never if 0, or from ``steps`` on.
+        look_steps: Steps of an arm after which it is looked at early, >= 0 and < ``steps``; never if 0. Where nobody asks for
+            a look, an arm of 20 steps or fewer has none.
         decay_steps: Steps over which an arm's rate then decays, which never count, >= 0.
         budget: Share of the run's steps that trials may cost, in (0, 1]; a trial waits until that covers it.
         margin: How much better, or worse, an arm must be to count as that: a share of the objective's size, in [0, 1].
@@ -89,32 +93,31 @@ class Canary:
 
     mode: CanaryMode = "none"
     steps: int = 60
-    look_steps: int = 20
+    look_steps: int = _LOOK_STEPS
     decay_steps: int = 20
     budget: float = 0.15
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.mode not in ("none", "veto", "win"):
-            raise UsageError("canary.mode is unknown", received=self.mode, allowed="none, veto or win")
+        require_choice("canary.mode", self.mode, get_args(CanaryMode))
         require_range("canary.steps", self.steps, 1, 10_000_000)
         require_range("canary.look_steps", self.look_steps, 0, 10_000_000)
+        if self.look_steps != _LOOK_STEPS:
+            self.require_look()
         require_range("canary.decay_steps", self.decay_steps, 0, 10_000_000)
-        if not 0 < self.budget <= 1:
-            raise UsageError("canary.budget is out of range", received=self.budget, allowed="(0, 1]")
-        _require_number("canary.margin", self.margin, 0.0, 1.0)
+        require_number("canary.budget", self.budget, 0, 1, above_low=True)
+        require_number("canary.margin", self.margin, 0, 1)
 
+    def require_look(self) -> None:
+        """Refuse an early look that never comes, of somebody who has asked for one.
 
-def require_range(what: str, value: int, low: int, high: int) -> None:
-    """Refuse a whole number outside inclusive limits.
-
-    Raises:
-        UsageError: Give a number that is allowed.
-    """
-    if isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{what} is out of range", received=value, allowed=f"{low} to {high}")
-
-
-def _require_number(what: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
-        raise UsageError(f"{what} is out of range", received=value, allowed=f"{low:g} to {high:g}")
+        Raises:
+            UsageError: Look within the arm, or not at all.
+        """
+        if self.look_steps >= self.steps:
+            raise UsageError(
+                f"canary.look_steps is not within an arm of {self.steps} steps",
+                received=self.look_steps,
+                allowed=f"less than canary.steps, which is {self.steps}",
+                next_step="0 turns the early look off",
+            )

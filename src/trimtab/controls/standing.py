@@ -47,14 +47,14 @@ class Standing:
         interventions_used: Interventions of the manager so far.
         rollbacks_used: Of these, those that rolled back.
         reflex_rollbacks_used: Rollbacks of the reflex so far.
-        objective: The newest objective on this course; None if none is known.
-        evaluations_since_best: Evaluations on this course since its best one; None if there was none.
-        held_until: Pairs of a control whose change was taken back and the step from which it may be changed again.
-        is_held: Whether too many interventions in a row were taken back, so that no more are made.
         version: Count of all applied actions; an answer to an older version is stale.
         checkpoints: Those that can be rolled back to, oldest first.
         can_skip: Whether the run's loader can skip batches.
         values_seen: Pairs of a control with ``max_values`` and the distinct values it has had.
+        objective: The newest objective on this course; None if none is known.
+        evaluations_since_best: Evaluations on this course since its best one; None if there was none.
+        held_until: Pairs of a control whose change was taken back and the step from which it may be changed again.
+        is_held: Whether too many interventions in a row were taken back, so that no more are made.
     """
 
     step: int

@@ -41,6 +41,7 @@ class YamlTree:
         self._source = source
         self._keys: dict[TreePath, tuple[int, int]] = {}
         self._values: dict[TreePath, tuple[int, int]] = {(): (1, 1)}
+        self._booleans: dict[TreePath, str] = {}
         self._problems: dict[TreePath, tuple[tuple[int, int], EnvelopeError]] = {}
         root = self._compose(text)
         self.tree: Any = None if root is None else self._plain(root, ())
@@ -63,6 +64,11 @@ class YamlTree:
         where = f"{self._source}:{mark[0]}:{mark[1]}"
         problem = EnvelopeError(f"{where}: {what}", received=received, allowed=allowed, next_step=next_step)
         self._problems.setdefault(path, (mark, problem))
+
+    def boolean(self, path: TreePath) -> str | None:
+        """Return in words what was written for the boolean at a place, since that may be ``yes``; None for another value."""
+        text = self._booleans.get(path)
+        return text if text in (None, "true", "false") else f"{text}, which is {'true' if _is_true(text) else 'false'} in YAML"
 
     def position(self, path: TreePath) -> tuple[int, int]:
         """Return line and column, both from 1, of the value at a place of the tree."""
@@ -144,7 +150,8 @@ class YamlTree:
         if kind == "null":
             return None
         if kind == "bool":
-            return text.lower() in _TRUE
+            self._booleans[path] = text
+            return _is_true(text)
         is_quoted = isinstance(node, yaml.ScalarNode) and bool(node.style)
         if kind not in ("int", "float") and (is_quoted or not is_number(text)):
             return text
@@ -170,6 +177,10 @@ class _NoAliases(yaml.SafeLoader):
 
 def _position(mark: yaml.Mark) -> tuple[int, int]:
     return mark.line + 1, mark.column + 1
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in _TRUE
 
 
 def is_number(text: str) -> bool:

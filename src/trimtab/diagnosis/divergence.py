@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 
 from trimtab.diagnosis.base import SINCE_STEP, Evidence, Symptom, View
 from trimtab.diagnosis.progress import is_reinforcement
@@ -51,17 +51,16 @@ class Divergence:
         margin = self._margin(window, is_loss=not is_reinforcement(view))
         if window.fast <= level + margin:
             return None
-        newest = [value for _, value in islice(reversed(window.points), self.patience_steps)]
-        if min(newest) <= level + margin:
-            return None
         above = [step for step, _ in takewhile(lambda point: point[1] > level + margin, reversed(window.points))]
+        if len(above) < self.patience_steps:
+            return None
         return Symptom(
             "divergence",
             "critical",
             view.step,
             view.name(LOSS),
             (
-                Evidence("loss", newest[0]),
+                Evidence("loss", window.points[-1][1]),
                 Evidence("lowest_average_loss", level),
                 Evidence("margin", margin),
                 Evidence("steps_above", float(len(above))),

@@ -1,7 +1,7 @@
 """What a person at the console is told: one line for each record that calls for attention.
 
 Through the logger ``trimtab``: warnings, which Python prints unless told otherwise, for what went wrong
-and what the reflex did; infos for what a manager did.
+and what reflex and guard did; infos for what a manager did, and for its trials.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from trimtab.controller.canary import length
+from trimtab.controls.safeguards import Canary
 from trimtab.decision.action import Stop, describe
 from trimtab.ledger.record import (
     SUPERSEDED,
@@ -18,6 +20,8 @@ from trimtab.ledger.record import (
     ProblemNoticed,
     ProposalReceived,
     Record,
+    TrialBegan,
+    TrialEnded,
 )
 
 LOG: Final = logging.getLogger("trimtab")
@@ -29,9 +33,16 @@ class Announcer:
     def __init__(self) -> None:
         self._failures: set[str] = set()
 
-    def tell(self, record: Record) -> None:
-        """Log ``record`` if it calls for attention."""
+    def tell(self, record: Record, canary: Canary) -> None:
+        """Log ``record`` if it calls for attention; ``canary`` says how long a trial may be."""
         match record:
+            case TrialBegan():
+                tried = f"{describe(record.action)}, in at most {length(canary)} steps"
+                LOG.info("step %d: trial %d begins: %s (%s)", record.step, record.trial, tried, record.reason)
+            case TrialEnded():
+                level = logging.WARNING if record.outcome == "abandoned" else logging.INFO
+                ended = f"trial {record.trial} {record.outcome}"
+                LOG.log(level, "step %d: %s: %s; steps spent: %d", record.step, ended, record.reason, record.spent)
             case ActionIntended():
                 is_calm = record.source not in ("reflex", "guard") and not isinstance(record.action, Stop)
                 level = logging.INFO if is_calm else logging.WARNING

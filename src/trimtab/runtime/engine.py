@@ -38,6 +38,7 @@ from trimtab.controls.bounds import Bounds
 from trimtab.controls.catalogue import base_name
 from trimtab.controls.entries import LEARNING_RATE
 from trimtab.controls.recipe import Recipe
+from trimtab.controls.standing import Checkpoint
 from trimtab.decision.action import checkpoint_of
 from trimtab.errors import ActuationError, CheckpointError, TrimtabError
 from trimtab.ledger.journal import Journal
@@ -104,6 +105,7 @@ class Engine:
     ) -> None:
         self._journal = journal
         self._bindings = bindings
+        self._rates = {name: binding for name, binding in bindings.items() if base_name(name) == LEARNING_RATE}
         self._store = store
         self._manager = manager
         self._withdrawing = manager if isinstance(manager, Withdrawing) else None
@@ -186,14 +188,13 @@ class Engine:
             supervisor: What the supervisor keeps beside it, JSON-ready.
         """
         self.checkpoint_due = False
-        if self.is_damaged(step):
-            return None
         scales = self._scales()
+        if self._is_damaged(step, scales):
+            return None
         if not all(map(math.isfinite, scales.values())):
             self.dispatch(ProblemFound(step, "no checkpoint", "weights or optimizer state are not finite"))
             return None
         self._soundness.learn(step, scales)
-        self._soundness.is_suspect = False
         id = f"step-{step:08d}"
         # The checkpoint names the head of the ledger, so that head has to be on disk before it.
         self._journal.sync()
@@ -213,36 +214,34 @@ class Engine:
         self.dispatch(CheckpointWritten(step, id, state_hash))
         return id
 
-    def is_damaged(self, step: int, *, is_shocked: bool = False) -> bool:
-        """Return whether the state after ``step`` is not sound, and let the reflex answer if it is not.
+    def look_closely(self, step: int, *, is_shocked: bool) -> None:
+        """Look at each state behind a gradient far out of the ordinary, until one is saved or left; damage calls the reflex.
 
         Args:
             step: The step.
-            is_shocked: Whether a gradient was far out of the ordinary: then the optimizer is looked at closely, until the
-                state was saved or went back.
+            is_shocked: Whether the gradient of this very step was.
         """
-        self._soundness.is_suspect |= is_shocked
+        self._soundness.is_suspect |= is_shocked and self.state.envelope.reflex.armed
+        if self._soundness.is_suspect:
+            self._is_damaged(step, self._scales())
+
+    def _is_damaged(self, step: int, scales: Mapping[str, float]) -> bool:
+        """Return whether the state after ``step`` is not sound, and let the reflex answer if it is not."""
         if not self.state.envelope.reflex.armed or self.state.is_exhausted:
             return False
-        rates = [name for name in self._bindings if base_name(name) == LEARNING_RATE]
-        floors = {name: _FOREIGN_RATE * self.state.envelope.control(name).bounds.high for name in rates}
-        found = self._soundness.judge(step, self._scales(), floors)
+        floors = {name: _FOREIGN_RATE * self.state.envelope.control(name).bounds.high for name in self._rates}
+        found = self._soundness.judge(step, scales, floors)
         if found is None:
             return False
-        before, now = found.evidence[1].value, found.evidence[0].value
+        now, before = (evidence.value for evidence in found.evidence)
         detail = f"{found.signal} came to {now:.3g} from {before:.3g} at most, and not by learning"
         self.dispatch(ProblemFound(step, "the state is damaged", detail))
         self.dispatch(SymptomRaised(step, found))
         return True
 
-    @property
-    def is_suspect(self) -> bool:
-        """Whether a gradient was far out of the ordinary since the state was last saved or went back."""
-        return self._soundness.is_suspect
-
     def _scales(self) -> dict[str, float]:
         """Return the largest magnitude of each part of the state, and the rates in effect."""
-        taken = {name: binding.took_effect() for name, binding in self._bindings.items() if base_name(name) == LEARNING_RATE}
+        taken = {name: binding.took_effect() for name, binding in self._rates.items()}
         return {**self._store.scales(), **{name: read.observed for name, read in taken.items() if read is not None}}
 
     def _watch(self) -> dict[str, Any]:
@@ -259,8 +258,7 @@ class Engine:
             intervention, applied_step, controls = saved["unproved"]
             self._unproved = _Unproved(intervention, applied_step, tuple(controls))
         self._rates_out = {name: _Position(observed, said) for name, (observed, said) in saved["rates_out"].items()}
-        if "soundness" in saved:  # not in checkpoints of an older version: then it is learned again
-            self._soundness.load_state(saved["soundness"])
+        self._soundness.load_state(saved["soundness"])
 
     def surroundings(self) -> tuple[tuple[str, str], ...]:
         """Return pairs of a problem and its detail: what goes wrong around the run."""
@@ -323,7 +321,7 @@ class Engine:
                 self._journal.append(effect.record, self._clock.wall_seconds())
                 if isinstance(effect.record, TrialEnded):
                     self._forks.forget()
-                self._announcer.tell(effect.record)
+                self._announcer.tell(effect.record, self.state.envelope.canary)
                 self._tracking.tell(effect.record, self.state.recipe)
                 if self._withdrawing is not None and isinstance(effect.record, (ProposalReceived, ManagerFailed)):
                     self._withdrawing.withdraw(effect.record.question)  # the reflex or the steps may have closed it
@@ -412,8 +410,11 @@ class Engine:
 
     def _recipe_behind(self, checkpoint: str | None, before: Recipe) -> Recipe:
         """Return the recipe under which the telemetry was gathered: the checkpoint's after a rollback."""
-        saved = self.state.standing(0).checkpoint(checkpoint or "")
+        saved = self._saved(checkpoint)
         return before if saved is None else saved.recipe
+
+    def _saved(self, checkpoint: str | None) -> Checkpoint | None:
+        return next((saved for saved in self.state.checkpoints if saved.id == checkpoint), None)
 
     def _rewind(self, at: int, checkpoint: str | None, extra: dict[str, Any]) -> None:
         """Take the telemetry back with the state, and add the evaluation made on that very state."""
@@ -422,7 +423,7 @@ class Engine:
         self._on_rewind()
         if checkpoint is not None:  # what a trial has kept is the run's own as it stands, a branch's seeds included
             self.on_restored(at)
-        saved = self.state.standing(0).checkpoint(checkpoint or "")
+        saved = self._saved(checkpoint)
         if saved is not None and saved.objective is not None:
             self._telemetry.observe(saved.step, {self.state.envelope.objective.signal: saved.objective}, "evaluation")
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from trimtab.diagnosis.base import Evidence, Symptom
+from trimtab.diagnosis.base import STATE_DAMAGED, Evidence, Symptom
 
 _SETTLED_STEPS: Final = 20
 _WEIGHTS: Final = 100.0
@@ -43,30 +43,33 @@ class Soundness:
             scales: Largest magnitude of each part.
             floors: What the magnitude of a part has to exceed to count.
         """
+        if not self._largest:
+            return None
         for part, value in scales.items():
             before, factor = self._largest.get(part, 0.0), _factor(part)
             if self.is_suspect and part.startswith("optimizer/"):
                 before, factor = self._last.get(part, 0.0), _AFTER_SHOCK
-            if not self._largest or (part in self._largest and before == 0.0 and math.isfinite(value)):
-                continue  # nothing to compare with
-            if not math.isfinite(value) or (part in self._largest and value > max(factor * before, floors.get(part, 0.0))):
+            # With what was 0, or was not there, nothing can be compared.
+            has_left = before > 0 and value > max(factor * before, floors.get(part, 0.0))
+            if has_left or not math.isfinite(value):
                 evidence = (Evidence("largest_magnitude", value), Evidence("largest_magnitude_before", before))
-                return Symptom("state_damaged", "critical", step, part, evidence)
+                return Symptom(STATE_DAMAGED, "critical", step, part, evidence)
         return None
 
     def learn(self, step: int, scales: Mapping[str, float]) -> None:
-        """Take a state that is saved for sound."""
+        """Take a state that is saved for sound; it is no longer suspect."""
+        self.is_suspect = False
         if step >= _SETTLED_STEPS:
             self._last = dict(scales)
             self._largest = {part: max(value, self._largest.get(part, 0.0)) for part, value in scales.items()}
 
     def state(self) -> dict[str, Any]:
-        """Return everything as JSON-ready values."""
-        return {"largest": dict(self._largest), "last": dict(self._last), "is_suspect": self.is_suspect}
+        """Return what it knows as JSON-ready values: that of a state just saved, which is not suspect."""
+        return {"largest": dict(self._largest), "last": dict(self._last)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""
-        self._largest, self._last, self.is_suspect = dict(state["largest"]), dict(state["last"]), bool(state["is_suspect"])
+        self._largest, self._last = dict(state["largest"]), dict(state["last"])
 
 
 def _factor(part: str) -> float:

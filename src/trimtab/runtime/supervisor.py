@@ -378,9 +378,8 @@ class Supervisor:
             self._engine.dispatch(SymptomRaised(self._step, symptom))
             if is_in_trial and self._telemetry.num_rewinds != rewinds:
                 return  # what was found next was found on the course that was left
-        is_shocked = is_shock(view)
-        if (is_shocked or self._engine.is_suspect) and self._engine.state.version == version:
-            self._engine.is_damaged(self._step, is_shocked=is_shocked)
+        if self._engine.state.version == version:
+            self._engine.look_closely(self._step, is_shocked=is_shock(view))
 
     def _view(self, step: int) -> View:
         return View(step, self._telemetry, self._objective, self._roles, self._engine.state.recipe, self._every)

@@ -45,7 +45,7 @@ def verify(case: Case) -> Verdict:
     """Judge a case by all constraints.
 
     The reflex is bound by everything but permitted moves, dwell, boundaries and max_values: it must be able to act at once.
-    So is the guard, and by the authority budget as little.
+    So is the guard, but by neither the authority budget nor coupled_rate: it brings back what was, and names the rate.
     A schedule is the user's own plan, made beforehand: it is bound by everything but permitted moves, largest change, dwell
     and authority.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from trimtab.cli.app import app
 from trimtab.controls.safeguards import Canary
 from trimtab.decision.action import Action, Change, NoAction, Rollback, RollbackAndAdjust, SkipBatches
 from trimtab.errors import CheckpointError, UsageError
+from trimtab.integrations.pytorch.state import TorchStateStore
 from trimtab.ledger.course import iter_course
 from trimtab.ledger.reading import read_ledger
 from trimtab.ledger.record import (
@@ -375,13 +377,11 @@ def test_without_budget_only_what_needs_no_trial_is_offered(tmp_path: Path) -> N
     surface = asked.briefing.surface
     assert ([one.checkpoint for one in surface.rollbacks], surface.adjustable, surface.max_skip) == (["step-00000010"], (), 0)
     assert all(option.adjustable == () for option in surface.rollbacks)
-    assert [one.accepted for one in records(it, VerdictGiven) if one.source == "manager"][:1] != [True]
+    assert [one.accepted for one in records(it, VerdictGiven) if one.step == FORK] == [False]
     assert it.recipe == it.state.initial
 
 
 def test_a_state_that_cannot_be_kept_costs_the_trial_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trimtab.integrations.pytorch.state import TorchStateStore
-
     def refuse(_: TorchStateStore) -> object:
         raise CheckpointError("no memory")
 
@@ -393,8 +393,6 @@ def test_a_state_that_cannot_be_kept_costs_the_trial_and_nothing_else(tmp_path: 
 
 
 def test_a_state_that_cannot_be_brought_back_is_fetched_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trimtab.integrations.pytorch.state import TorchStateStore
-
     calls = 0
     bring_back = TorchStateStore.bring_back
 
@@ -428,7 +426,7 @@ def test_a_loader_without_a_position_is_refused_with_what_to_do(tmp_path: Path) 
 def test_a_verdict_of_the_verifier_comes_before_the_trial(tmp_path: Path) -> None:
     _, supervisor = tried(tmp_path, adjust(dropout=0.45), favour(1.0, 2.0))
     assert records(supervisor, TrialBegan) == []
-    assert [one.accepted for one in records(supervisor, VerdictGiven)][0:1] != [True]
+    assert [one.accepted for one in records(supervisor, VerdictGiven)][:1] == [False]
 
 
 def test_a_loop_can_see_that_it_is_in_a_trial(tmp_path: Path) -> None:
@@ -441,12 +439,20 @@ def test_a_loop_can_see_that_it_is_in_a_trial(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("candidate", "ending"), [(1.0, "applied"), (3.0, "not_better")])
-def test_a_trial_is_told_from_its_beginning_to_its_cost(candidate: float, ending: str, tmp_path: Path) -> None:
-    _, supervisor = tried(tmp_path, adjust(dropout=0.3), favour(candidate, 2.0))
+def test_a_trial_is_told_from_its_beginning_to_its_cost(
+    candidate: float, ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="trimtab"):
+        _, supervisor = tried(tmp_path, adjust(dropout=0.3), favour(candidate, 2.0))
     timeline = build_timeline(entry.record for entry in read_ledger(supervisor.run_directory.ledger))
     decision = next(one for one in timeline.decisions if one.tried is not None)
     outcome, cost = ("won" if ending == "applied" else "lost"), H + 2 * (D + 1)
     told = f"val/loss {candidate:g} with it, 2 without"
+    logged = [record.getMessage() for record in caplog.records if "trial" in record.getMessage()]
+    assert logged == [
+        f"step {FORK}: trial 1 begins: dropout=0.3, in at most {END - FORK} steps (planned)",
+        f"step {END}: trial 1 {outcome}: {told}; steps spent: {cost}",
+    ]
     tried_ = decision.tried
     assert tried_ is not None
     assert (tried_.began, tried_.ended, tried_.outcome, tried_.reason, tried_.spent) == (FORK, END, outcome, told, cost)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.builders import a_symptom
 from tests.integration.pytorch.conftest import mlp, supervise
@@ -16,6 +17,7 @@ from tests.integration.pytorch.test_canary import (
     CANDIDATE_EVALUATED,
     EVERY,
     FORK,
+    HELD_LOOKED_AT,
     LOOKED,
     H,
     favour,
@@ -25,6 +27,7 @@ from tests.integration.pytorch.test_canary import (
 from trimtab.controls.envelope import Deliberation
 from trimtab.errors import ActuationError, CheckpointError
 from trimtab.integrations.pytorch.state import TorchStateStore
+from trimtab.integrations.pytorch.tree import decode_tree
 from trimtab.ledger.record import ActionIntended, ProblemNoticed, TrialBegan, TrialEnded
 from trimtab.runtime.supervisor import Supervisor
 
@@ -60,15 +63,32 @@ def test_when_trimtab_fails_in_a_trial_the_loop_goes_on_with_its_own_course(at: 
     assert (workload.dropout.p, workload.optimizer.param_groups[0]["lr"]) == (0.1, 1e-2)
 
 
+def test_when_trimtab_fails_behind_an_early_look_what_the_evaluation_drew_is_undone(tmp_path: Path) -> None:
+    workload = mlp(3)
+
+    def evaluate() -> float:
+        return 1.0 + 0.0 * float(torch.rand(()) if it.in_trial else 0.0)
+
+    def after(step: int) -> None:
+        if step == HELD_LOOKED_AT:
+            engine_of(it).read_back = None
+
+    with supervise(
+        workload, tmp_path / "run", script((20, adjust(dropout=0.5))), EVERY, envelope=boundary(canary=LOOKED)
+    ) as it:
+        workload.train(50, it, evaluate, after_step=after)
+        assert it.is_held
+    assert workload.hashes[HELD_LOOKED_AT + 1 :] == plain(50 - 1)[HELD_LOOKED_AT:]
+
+
 def test_no_memory_to_bring_a_fork_back_is_a_fault_of_the_trial_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    decode = __import__("trimtab.integrations.pytorch.tree", fromlist=["decode_tree"]).decode_tree
 
     def refuse(*given: Any) -> Any:
         calls.append("")
         if len(calls) == 1:
             raise RuntimeError("can't allocate memory")
-        return decode(*given)
+        return decode_tree(*given)
 
     monkeypatch.setattr("trimtab.integrations.pytorch.state.decode_tree", refuse)
     workload, supervisor = tried(tmp_path, adjust(dropout=0.5), favour(1.0, 2.0))

@@ -25,13 +25,13 @@ from trimtab.errors import UsageError
         ("reply_tokens", None, "is not a whole number; received None"),
         ("breaker_failures", False, "is not a whole number; received False"),
         ("breaker_questions", None, "is not a whole number; received None"),
-        ("usd", "3", "is not a number; received '3'; allowed: a number from 0 to 1000000"),
-        ("temperature", True, "is not a number; received True; allowed: a number from 0 to 2"),
+        ("usd", "3", "is not a number; received '3'; allowed: a number, 0 to 1000000"),
+        ("temperature", True, "is not a number; received True; allowed: a number, 0 to 2"),
         ("temperature", math.nan, "is out of range; received nan"),
         ("tokens", -1, "is out of range; received -1"),
         ("stages", 3, "is out of range; received 3; allowed: 1 to 2"),
-        ("fallback", 5, "is unknown; received 5; allowed: by_kind, rules, no_action"),
-        ("output", ["text"], "is unknown; received .'text'.; allowed: native, tool, text"),
+        ("fallback", 5, "is unknown; received 5; allowed: by_kind, rules or no_action"),
+        ("output", ["text"], "is unknown; received .'text'.; allowed: native, tool or text"),
     ],
 )
 def test_what_is_wrong_is_refused_with_what_is_allowed(name: str, value: Any, told: str) -> None:

@@ -74,3 +74,10 @@ def test_what_it_knows_goes_on_with_a_resumed_run() -> None:
     again.load_state(_known().state())
     assert again.judge(200, {**SOUND, "weights": 200.0}, {}) is not None
     assert again.state() == _known().state()
+
+
+def test_what_was_saved_is_not_suspect_any_more() -> None:
+    soundness = _known()
+    soundness.is_suspect = True
+    soundness.learn(200, SOUND)
+    assert not soundness.is_suspect

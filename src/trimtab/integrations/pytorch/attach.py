@@ -143,7 +143,7 @@ def supervise(
         allowed = replace(allowed, controls=tuple(finding.control for finding in found.preflight.findings))
         allowed, preflight = _within_epoch(allowed, found.preflight, loader, evaluate_every_steps)
         if decay is not None:
-            decay.arm()  # after the controls are bound: the last to let go of a step
+            decay.come_last()  # after the controls are bound: the last to let go of a step
         measuring = _kept(undo, open_probes(probes, training))  # after the controls are bound
         _check_objective(allowed.objective, measuring.names)
         inner = unwrap(optimizer)

@@ -84,7 +84,8 @@ class TorchStateStore:
         for name, target in (extra_state or {}).items():
             self._further[f"extra_state/{name}"] = _stateful(name, target)
         # A mask of -inf is healthy: buffers that start out non-finite are not looked at.
-        self._unbounded = {name for name, buffer in model.named_buffers() if not _all_finite([buffer])}
+        measured = ((name, _magnitude(buffer)) for name, buffer in model.named_buffers())
+        self._unbounded = {name for name, largest in measured if largest is not None and not math.isfinite(float(largest))}
 
     @property
     def can_skip(self) -> bool:
@@ -110,10 +111,6 @@ class TorchStateStore:
         write_checkpoint(self._root, id, files)
         written = read_manifest(self._root, id).files
         return hashlib.sha256(f"{written[STATE].sha256} {written[TENSORS].sha256}".encode()).hexdigest()
-
-    def is_healthy(self) -> bool:
-        """Return whether all parameters, buffers and optimizer states are finite; waits for the device once."""
-        return all(map(math.isfinite, self.scales().values()))
 
     def scales(self) -> dict[str, float]:
         """Return the largest magnitude of each part, not finite if anything of it is not; waits for each device once.
@@ -326,11 +323,6 @@ def _stateful(name: str, target: object) -> Stateful | torch.Generator:
         received=type(target).__name__,
         allowed="an object with state_dict and load_state_dict, or a torch.Generator",
     )
-
-
-def _all_finite(tensors: list[Tensor]) -> bool:
-    measured = [("", magnitude) for tensor in tensors if (magnitude := _magnitude(tensor)) is not None]
-    return all(map(math.isfinite, _largest(measured).values()))
 
 
 def _magnitude(tensor: Tensor) -> Tensor | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,10 @@ def store_of(run: Run, root: Path, **more: Any) -> TorchStateStore:
     return TorchStateStore(root, run.model, run.optimizer, run.scheduler, run.loader, **more)
 
 
+def is_finite(store: TorchStateStore) -> bool:
+    return all(map(math.isfinite, store.scales().values()))
+
+
 @pytest.mark.parametrize("schedule", [None, "CosineAnnealingLR", "OneCycleLR", "MultiStepLR", "SequentialLR"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_after_a_rollback_every_step_is_as_it_was(name: str, schedule: str | None, tmp_path: Path) -> None:
@@ -54,7 +59,7 @@ def test_saving_at_every_step_leaves_the_run_bit_identical(tmp_path: Path) -> No
     store = store_of(run, tmp_path)
     for index, step in enumerate(expected):
         store.save(f"s{index}", {})
-        assert store.is_healthy()
+        assert is_finite(store)
         assert run.step() == step
 
 
@@ -329,14 +334,38 @@ def test_one_non_finite_weight_or_buffer_is_unhealthy(value: float, dtype: torch
         model.first.weight.fill_(torch.finfo(dtype).max)
     store = TorchStateStore(tmp_path, model, torch.optim.SGD(model.parameters(), lr=0.1))
     rng = torch.get_rng_state()
-    assert store.is_healthy()
+    assert is_finite(store)
     model.norm.get_buffer("running_var")[2] = value
-    assert not store.is_healthy()
+    assert not is_finite(store)
     model.norm.get_buffer("running_var")[2] = 1.0
     with torch.no_grad():
         model.first.bias[1] = value
-    assert not store.is_healthy()
+    assert not is_finite(store)
     assert torch.equal(torch.get_rng_state(), rng)
+
+
+def test_averages_that_began_at_zero_are_measured_without_that_bias(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1, bias=False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.999), amsgrad=True)
+    store = TorchStateStore(tmp_path, model, optimizer)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-7.0, 3.0]]))
+    assert store.scales() == {"weights": 7.0}
+    for _ in range(3):
+        model.weight.grad = torch.tensor([[-4.0, 0.5]])
+        optimizer.step()
+        scales = store.scales()
+        averages = [scales[f"optimizer/{key}"] for key in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")]
+        assert averages == pytest.approx([4.0, 16.0, 16.0], rel=1e-4), "that of a gradient which never changed"
+
+
+def test_what_no_decay_is_known_of_is_measured_as_it_is(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    for _ in range(2):
+        model.weight.grad = torch.tensor([[-4.0, 0.5]])
+        optimizer.step()
+    assert TorchStateStore(tmp_path, model, optimizer).scales()["optimizer/momentum_buffer"] == pytest.approx(7.6)
 
 
 def test_skip_moves_the_loader_and_is_refused_without_one(tmp_path: Path) -> None:
