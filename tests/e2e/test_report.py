@@ -159,6 +159,19 @@ def test_a_mark_is_reached_by_keys_and_leads_to_its_decision(browser: Browser, p
     assert browser.evaluate("location.hash") == "#run1-d3"
 
 
+def test_a_number_in_focus_is_ringed_whatever_it_stands_on(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["guarded"])
+    browser.press("Tab")
+    rings = browser.evaluate("""
+      [...document.querySelectorAll("a.badge")].map((one) => {
+        one.focus();
+        const ring = getComputedStyle(one.querySelector("circle, rect"));
+        return [ring.stroke, ring.strokeWidth];
+      })
+    """)
+    assert rings == [["rgb(11, 92, 171)", "3px"]] * 5, "adjusted and taken back, and the guard's own"
+
+
 def test_without_a_script_the_page_says_the_same(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["whole"], script=False)
     try:

@@ -24,6 +24,7 @@ from trimtab.ledger.record import Record
 from trimtab.report.account import Decision, Point
 from trimtab.report.parting import DecisionPair, Parting, RecipeStretch, Seen, Unlike, part
 from trimtab.report.repeat import Comparison
+from trimtab.report.safeguard_words import by_whom
 from trimtab.report.scale import Curve, Mark
 from trimtab.report.words import ENDINGS, follows, used
 
@@ -283,8 +284,7 @@ def _outcome(seen: Seen, of: _Named) -> Iterator[tuple[str, str]]:
         yield label, _at(point)
     yield "evaluations", str(summary.num_evaluations)
     yield "questions", str(summary.num_questions)
-    reflex = f", {summary.reflex_interventions} by the reflex" if summary.reflex_interventions else ""
-    yield "interventions", f"{summary.interventions}{reflex}"
+    yield "interventions", ", ".join(filter(None, (str(summary.interventions), by_whom(summary))))
     yield "rejections", str(summary.rejections)
     yield "problems", str(len(summary.problems))
     yield "spent", f"{counted(totals.calls, 'call')} · {used(totals)}" if totals.calls else "nothing"

@@ -23,6 +23,7 @@ from trimtab.controls.oddities import oddities
 from trimtab.controls.reach import Journey, reach_of
 from trimtab.controls.yaml_tree import YamlTree
 from trimtab.errors import nearest
+from trimtab.report.safeguard_facts import first_trial_step
 from trimtab.telemetry.roles import USUAL_NAMES
 
 envelope_app = typer.Typer(help="Look at envelope files.", no_args_is_help=True)
@@ -153,8 +154,7 @@ def _budget(envelope: Envelope) -> Iterator[tuple[str, str]]:
         arm = f"{counted(canary.steps, 'step')} and {canary.decay_steps} of decay"
         look = f", with a look after {canary.look_steps}" if has_look(canary) else ""
         yield "canary", f"tries a proposal for {arm}{look}, and applies what {wanted}; at most {canary.budget:.0%} of the steps"
-        first = math.ceil(cost(canary) / canary.budget)
-        yield "trial", f"costs up to {counted(cost(canary), 'step')}, so none begins before step {first:,}"
+        yield "trial", f"costs up to {counted(cost(canary), 'step')}, so none begins before step {first_trial_step(canary):,}"
 
 
 def _reflex(envelope: Envelope) -> str:

@@ -21,7 +21,7 @@ from trimtab.controller.step import step
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.reach import middle
 from trimtab.controls.recipe import Recipe
-from trimtab.controls.safeguards import Guard
+from trimtab.controls.safeguards import Canary, Guard
 from trimtab.decision.action import Adjust, Change
 from trimtab.decision.briefing import Briefing
 from trimtab.decision.proposal import Expectation, Proposal, hold
@@ -62,7 +62,8 @@ def example_question(envelope: Envelope) -> Briefing:
     Raises:
         UsageError: The envelope never lets a manager act, so it is never asked.
     """
-    envelope = replace(envelope, guard=Guard(armed=False))  # it would take the question away
+    # The guard would take the question away; the canary would keep it until the budget covers a trial.
+    envelope = replace(envelope, guard=Guard(armed=False), canary=Canary())
     waits = 2 * (envelope.applies_at(_LEAST_STEPS) - _LEAST_STEPS)
     every = max(_LEAST_STEPS, waits, *(control.effect_lag_steps for control in envelope.controls))
     play = _Play(_started(envelope, every))

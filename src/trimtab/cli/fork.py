@@ -143,7 +143,7 @@ def _question(source: RunDirectory, at: int) -> int:
     """Return the question of a decision, by the number that `trimtab show` gives it.
 
     Raises:
-        UsageError: There is no such decision, or it is the reflex's or a schedule's.
+        UsageError: There is no such decision, or it is none of the manager's.
     """
     decisions = {decision.number: decision for decision in read_account(source).timeline.decisions}
     see = f"trimtab show {shlex.quote(str(source.path))} --all"

@@ -17,16 +17,7 @@ from trimtab.decision.consultation import Consultation
 from trimtab.ledger.record import TrialOutcome
 from trimtab.report.account import Decision, Ending, Point, Proposed, RunSummary, Timeline
 from trimtab.report.marks import marks_of, trials_of
-from trimtab.report.safeguard_words import (
-    by_whom,
-    canary_words,
-    guard_words,
-    harm_words,
-    taken_back_words,
-    takes_back_words,
-    trial_ending,
-    tried_words,
-)
+from trimtab.report.safeguard_words import Tone, by_whom, canary_words, guard_words, harm_rows, trial_ending, tried_words
 from trimtab.report.scale import Curve
 from trimtab.report.words import ENDINGS, expected, follows, resume_command, used
 from trimtab.verification.verdict import Rejection
@@ -44,6 +35,7 @@ _STYLES: Final[dict[Ending, str]] = {
     "open": "cyan",
 }
 _TRIED: Final[dict[TrialOutcome | None, str]] = {"won": "green", "lost": "yellow", "abandoned": "bright_black", None: "cyan"}
+_TONES: Final[dict[Tone, str]] = {"bad": "red", "warn": "yellow", "": ""}
 _SEVERITIES: Final = {"critical": "red", "warning": "yellow", "notice": "bright_black"}
 _MOST_LISTED: Final = 10
 
@@ -73,7 +65,7 @@ def print_account(console: Console, account: Account, *, every: bool) -> None:
     signal = timeline.summary.objective.partition(" ")[2]
     _print_summary(console, timeline.summary, account.status)
     _print_chart(console, timeline)
-    for group in _groups(timeline.decisions, every=every):
+    for group in ([one] for one in timeline.decisions) if every else timeline.grouped():
         console.print()
         if len(group) > 1:
             console.print(_held(group))
@@ -93,18 +85,18 @@ def _print_summary(console: Console, summary: RunSummary, status: str) -> None:
     ended, style = f"{status}{because}", STATUS_STYLES[status]
     console.print(Text.assemble((clean(summary.run, 200), "bold"), f" · {clean(summary.manager, 100)} · ", (ended, style)))
     steps = f"{summary.steps} of {summary.total_steps}" if summary.total_steps else str(summary.steps)
-    by_itself = by_whom(summary)
     rows = _rows()
     rows.add_row("steps", f"{steps} · {counted(summary.num_evaluations, 'evaluation')} · "
                           f"{counted(summary.num_questions, 'question')}")  # fmt: skip
     rows.add_row("objective", Text(f"{clean(summary.objective, 100)} · {_objectives(summary)}"))
     shadow = f" · {summary.shadow_interventions} that would have been applied" if summary.is_shadow else ""
-    rows.add_row("changes", f"{counted(summary.interventions, 'intervention')}{', ' if by_itself else ''}{by_itself}{shadow} · "
-                            f"{counted(summary.rejections, 'rejection')}")  # fmt: skip
+    done = ", ".join(filter(None, (counted(summary.interventions, "intervention"), by_whom(summary))))
+    rows.add_row("changes", f"{done}{shadow} · {counted(summary.rejections, 'rejection')}")
     if summary.canary != "none":
-        rows.add_row("canary", " · ".join(canary_words(summary)))
-    if summary.taken_back or summary.held_since is not None:
-        rows.add_row("guard", Text(" · ".join(guard_words(summary)), "yellow"))
+        rows.add_row("canary", Text(clean(" · ".join(canary_words(summary)))))
+    if summary.is_guarded:
+        is_news = summary.taken_back or summary.harm_stays or summary.held_since is not None
+        rows.add_row("guard", Text(" · ".join(guard_words(summary)), "yellow" if is_news else ""))
     rows.add_row("recipe", _recipe(summary))
     if summary.is_shadow:
         rows.add_row("shadow", Text("the manager's proposals are judged and recorded; none is applied", "cyan"))
@@ -144,18 +136,6 @@ def _print_chart(console: Console, timeline: Timeline) -> None:
     trials = trials_of(timeline.decisions, timeline.summary.steps)
     console.print()
     console.print(chart([curve], marks_of(timeline.decisions), console.width, 8, trials, has_key=True))
-
-
-def _groups(decisions: Sequence[Decision], *, every: bool) -> Iterator[list[Decision]]:
-    """Put questions in a row that ended in no action together."""
-    group: list[Decision] = []
-    for decision in decisions:
-        if group and (every or decision.ending != "no_action" or group[-1].ending != "no_action"):
-            yield group
-            group = []
-        group.append(decision)
-    if group:
-        yield group
 
 
 def _held(group: Sequence[Decision]) -> Text:
@@ -213,23 +193,12 @@ def _told(decision: Decision, signal: str) -> Iterator[tuple[str, Text]]:
             yield "read back", Text(f"{clean(result.control, 80)}: {found}", "red")
     if decision.read_back and all(result.holds for result in decision.read_back):
         yield "read back", Text("in effect at the next step")
-    if decision.outcome is not None and (decision.taken_back is None or decision.outcome.objective_after is not None):
+    if decision.outcome is not None:
         yield "outcome", _outcome(decision)
-    yield from _told_harm(decision, signal)
+    for label, words, tone in harm_rows(decision, signal):
+        yield label, Text(words, _TONES[tone])
     if decision.detail and decision.ending not in ("rejected", "no_action"):
         yield "because", Text(clean(decision.detail), "yellow")
-
-
-def _told_harm(decision: Decision, signal: str) -> Iterator[tuple[str, Text]]:
-    harm, back = decision.harm, decision.taken_back
-    if harm is not None:
-        yield "harm", Text(harm_words(harm, signal), "red")
-    if back is not None:
-        yield "taken back", Text(taken_back_words(back, harm), "yellow")
-    elif harm is not None:
-        yield "taken back", Text("not taken back", "red")
-    if decision.takes_back:
-        yield "takes back", Text(takes_back_words(decision))
 
 
 def _told_proposal(proposal: Proposed) -> Iterator[tuple[str, Text]]:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from trimtab.errors import TrimtabError
 from trimtab.report.scale import Curve, Mark, TrialSpan
-from trimtab.report.terminal_chart import Span, chart_key, chart_rows
+from trimtab.report.terminal_chart import chart_key, chart_rows
 from trimtab.report.words import clean, counted, number
 
 __all__ = [
@@ -68,19 +68,16 @@ def chart(
     has_key: bool = False,
 ) -> Text:
     """Return a chart of curves, coloured; with ``has_key``, what its marks stand for is told below."""
-    key = chart_key(marks, trials) if has_key else []
     rows = chart_rows(curves, marks, width, height, trials)
+    if has_key and (key := chart_key(marks, trials)):
+        rows.append(key)
     drawn = Text(no_wrap=True, overflow="crop")
-    for row in [*rows, key] if key else rows:
-        _append(drawn, row)
+    for row in rows:
+        for span in row:
+            drawn.append(span.text, _style(span.role))
+        drawn.append("\n")
     drawn.right_crop(1)
     return drawn
-
-
-def _append(drawn: Text, row: Sequence[Span]) -> None:
-    for span in row:
-        drawn.append(span.text, _style(span.role))
-    drawn.append("\n")
 
 
 def _style(role: str) -> str:

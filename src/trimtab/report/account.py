@@ -7,7 +7,7 @@ non-finite numbers, so `as_json` gives them as the strings ``NaN``, ``Infinity``
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, cast
 
@@ -90,7 +90,6 @@ class Outcome:
         num_evaluations: Evaluations counted.
         is_complete: Whether measuring has ended.
         met: Whether the expectation was met; None while open, and without one.
-        taken_back: Whether the guard took it back.
     """
 
     objective_before: float | None
@@ -100,7 +99,6 @@ class Outcome:
     num_evaluations: int
     is_complete: bool
     met: bool | None
-    taken_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +113,9 @@ class Tried:
         reason: What was compared, or why nothing was.
         spent: Steps that it cost.
         looks: Pairs of an arm and its objective at the early look, as far as there was one.
+        measured: Likewise after the decay of its rate.
+        gain: How much better the objective was with it than without; None while it is under way, and if they were not
+            compared.
     """
 
     number: int
@@ -124,6 +125,8 @@ class Tried:
     reason: str = ""
     spent: int = 0
     looks: tuple[tuple[Arm, float], ...] = ()
+    measured: tuple[tuple[Arm, float], ...] = ()
+    gain: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +136,12 @@ class TakenBack:
     Args:
         step: Step after which it did.
         intervention: Number of the guard's own intervention.
-        first: Number of the first of the interventions that were taken back with it.
         action: What it did, in words.
         reason: Why.
     """
 
     step: int
     intervention: int
-    first: int
     action: str
     reason: str
 
@@ -152,7 +153,7 @@ class Decision:
     Args:
         number: From 1, in the order they began.
         source: Who decided.
-        question: Number of the question; None for the reflex and the schedule.
+        question: Number of the question; None for the others.
         step: Step after which it was asked, or after which they acted.
         symptoms: What had been found then, with evidence.
         proposal: What was proposed; None while no answer came.
@@ -169,6 +170,7 @@ class Decision:
         tried: Its trial; None if it was not tried.
         harm: What the guard found it, or those watched with it, to have done; None if no harm was found.
         taken_back: How the guard took it back; None if it did not.
+        harm_stays: Why the harm was not taken back; empty if it was, has yet to be, or there was none.
         takes_back: Numbers of the interventions that it, as the guard's, takes back, or would have if it had not failed.
     """
 
@@ -190,7 +192,13 @@ class Decision:
     tried: Tried | None = None
     harm: HarmFound | None = None
     taken_back: TakenBack | None = None
+    harm_stays: str = ""
     takes_back: tuple[int, ...] = ()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is a question that came to no action."""
+        return self.question is not None and self.ending == "no_action"
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision as JSON-ready values."""
@@ -248,9 +256,13 @@ class RunSummary:
         trials: Trials of proposals.
         trials_won: Of these, those after which the proposal was applied.
         trial_steps: Steps that they cost.
+        untried: Why there is none, though the canary tries proposals; else empty.
         canary: Whether a proposal is tried before it counts.
         is_guarded: Whether the guard acts.
+        watched: Interventions of the manager that it watched.
+        unwatched: For each of the others, why it could not.
         taken_back: Interventions that it took back.
+        harm_stays: Why harm was not taken back, each reason once.
         held_since: Step since which it holds the recipe; None if it does not.
     """
 
@@ -279,13 +291,17 @@ class RunSummary:
     versions: Mapping[str, str]
     resumed_after: tuple[int, ...]
     origin: Origin | None
-    trials: int = 0
-    trials_won: int = 0
-    trial_steps: int = 0
-    canary: CanaryMode = "none"
-    is_guarded: bool = False
-    taken_back: int = 0
-    held_since: int | None = None
+    trials: int
+    trials_won: int
+    trial_steps: int
+    untried: str
+    canary: CanaryMode
+    is_guarded: bool
+    watched: int
+    unwatched: tuple[str, ...]
+    taken_back: int
+    harm_stays: tuple[str, ...]
+    held_since: int | None
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON-ready values."""
@@ -299,6 +315,17 @@ class Timeline:
     summary: RunSummary
     decisions: tuple[Decision, ...]
     evaluations: tuple[Point, ...]
+
+    def grouped(self) -> Iterator[list[Decision]]:
+        """Yield the decisions, questions in a row that came to no action together."""
+        group: list[Decision] = []
+        for decision in self.decisions:
+            if group and not (decision.is_idle and group[-1].is_idle):
+                yield group
+                group = []
+            group.append(decision)
+        if group:
+            yield group
 
     def as_json(self) -> dict[str, Any]:
         """Return the timeline as JSON-ready values."""

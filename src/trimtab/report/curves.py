@@ -12,16 +12,28 @@ from html import escape
 from typing import Final
 
 from trimtab.report.decimate import Points, ordered, pieces
-from trimtab.report.scale import Axis, Curve, Level, Mark, drawable, placed_marks, step_axis, tick_label, value_axis
+from trimtab.report.scale import (
+    MARK_WORDS,
+    Axis,
+    Curve,
+    Level,
+    Mark,
+    MarkKind,
+    drawable,
+    placed_marks,
+    step_axis,
+    tick_label,
+    value_axis,
+)
 
 # Okabe and Ito's hues, darkened for thin lines on white: they stay apart for colour-blind readers.
 _COLOURS: Final = ("#d55e00", "#0072b2", "#009e73", "#aa4a86", "#8a6d00", "#3d8fc4")
 _DASHES: Final = ("", "7 4", "2 3", "9 3 2 3")
-_MARKS: Final = {
-    "adjust": ("#6b7280", "3 4", "adjusted"),
-    "rollback": ("#7c3aed", "", "rolled back"),
-    "reflex": ("#c81e1e", "6 3", "reflex"),
-    "guard": ("#0b7285", "8 2 2 2", "guard"),
+_MARKS: Final[dict[MarkKind, tuple[str, str]]] = {
+    "adjust": ("#6b7280", "3 4"),
+    "rollback": ("#7c3aed", ""),
+    "reflex": ("#c81e1e", "6 3"),
+    "guard": ("#0b7285", "8 2 2 2"),
 }
 _INK: Final = "#1f2937"
 _GREY: Final = "#5b6472"
@@ -150,7 +162,7 @@ class _Plot:
 
     def mark(self, mark: Mark, row: int | None) -> Iterator[str]:
         at, lift = self._across(mark.step), 19.0 * (row or 0)
-        colour, dashes, _ = _MARKS[mark.kind]
+        colour, dashes = _MARKS[mark.kind]
         line = f'stroke="{colour}" stroke-width="1.4" opacity="0.8"{_dashed(dashes)}'
         title = f"<title>{mark.number}: {_text(_told(mark), 300)}</title>"
         yield f'<path d="M{at:.1f} {self._top - 6 - lift:g}V{self.bottom:g}" {line}>{title}</path>'
@@ -177,7 +189,7 @@ def _legend(curves: Sequence[Curve], marks: Sequence[Mark], levels: Sequence[Lev
     entries = [_Entry(*_style(place), _short(curve.label, 48)) for place, curve in enumerate(curves)]
     entries += [_Entry(_INK, _LEVEL_DASHES, _short(level.label, 48)) for level in levels]
     kinds = {mark.kind for mark in marks}
-    entries += [_Entry(*_MARKS[kind]) for kind in _MARKS if kind in kinds]
+    entries += [_Entry(*_MARKS[kind], MARK_WORDS[kind]) for kind in _MARKS if kind in kinds]
     placed: list[tuple[float, int, _Entry]] = []
     left, row = _LEFT, 0
     for entry in entries:

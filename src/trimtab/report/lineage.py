@@ -34,7 +34,7 @@ class Deed:
         intervention: Its number.
         step: Step after which it was carried out.
         lineage_step: Steps that the weights had been through then; after a rollback, those restored.
-        who: Name of the manager, ``rules`` as its fallback, ``reflex`` or ``schedule``.
+        who: Name of the manager, ``rules`` as its fallback, ``reflex``, ``guard`` or ``schedule``.
         action: What was done.
         changes: Pairs of control and new value, as read from the live objects, against the recipe it started from.
         before: That recipe.

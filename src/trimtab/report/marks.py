@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from trimtab.report.account import Decision
-from trimtab.report.safeguard_words import tried_words
+from trimtab.report.safeguard_words import takes_back_words, tried_words
 from trimtab.report.scale import Mark, MarkKind, TrialSpan
-from trimtab.verification.verdict import Source
-
-_BY_ITSELF: Final[dict[Source, MarkKind]] = {"reflex": "reflex", "guard": "guard"}
 
 
 def marks_of(decisions: Iterable[Decision]) -> tuple[Mark, ...]:
@@ -21,17 +17,18 @@ def marks_of(decisions: Iterable[Decision]) -> tuple[Mark, ...]:
 def _mark(decision: Decision, step: int) -> Mark:
     back = decision.taken_back
     did = decision.proposal.action if decision.proposal else ""
-    words = f"{decision.source}: {did}" if decision.source in _BY_ITSELF else did
+    kind = _kind(decision)
+    words = f"{kind}: {did}" if kind in ("reflex", "guard") else did
     if decision.takes_back:
-        words += f", takes back {', '.join(map(str, decision.takes_back))}"
+        words += f", takes back {takes_back_words(decision)}"
     if back is not None:
         words += f"; taken back by intervention {back.intervention} at step {back.step}"
-    return Mark(step, words, _kind(decision), decision.intervention, is_taken_back=back is not None)
+    return Mark(step, words, kind, decision.intervention, is_taken_back=back is not None)
 
 
 def _kind(decision: Decision) -> MarkKind:
-    if decision.source in _BY_ITSELF:
-        return _BY_ITSELF[decision.source]
+    if decision.source in ("reflex", "guard"):
+        return decision.source
     return "rollback" if decision.proposal is not None and decision.proposal.kind.startswith("rollback") else "adjust"
 
 

@@ -63,7 +63,7 @@ class DecisionPair:
     """What two runs decided at the same moment.
 
     Args:
-        step: Step after which it was asked, or the reflex or the schedule acted.
+        step: Step after which it was asked, or somebody acted without being asked.
         one: The first run's; None if it decided nothing then.
         other: The second run's.
         differs_in: What differs, such as ``action`` or ``verdict``.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, Literal
 
 from trimtab.controls.safeguards import CanaryMode
 from trimtab.ledger.record import Arm, HarmFound
 from trimtab.report.account import Decision, RunSummary, TakenBack, Tried
 from trimtab.report.words import clean, counted, number
+
+# How a row is told: bad news, what was done about it, or neither.
+Tone = Literal["bad", "warn", ""]
 
 _ARMS: Final[dict[Arm, str]] = {"candidate": "with it", "no_action": "without"}
 CANARY_MODES: Final[dict[CanaryMode, str]] = {
@@ -27,7 +33,7 @@ def tried_words(tried: Tried) -> str:
 
 def _look(tried: Tried) -> str:
     """Say what the early look showed, unless the trial ended there: then that is what was compared."""
-    if not tried.looks or tried.reason.endswith("at the early look"):
+    if not tried.looks or (tried.gain is not None and not tried.measured):
         return ""
     return " · early look: " + ", ".join(f"{value:.6g} {_ARMS[arm]}" for arm, value in reversed(tried.looks))
 
@@ -38,8 +44,30 @@ def trial_ending(decision: Decision) -> str:
         return ""
     if decision.ending == "open":
         return "on trial"
-    is_abandoned = decision.ending == "not_better" and decision.tried.outcome == "abandoned"
-    return "its trial was abandoned" if is_abandoned else ""
+    if decision.ending != "not_better":
+        return ""
+    return "its trial was abandoned" if decision.tried.outcome == "abandoned" else _lost(decision.tried.gain)
+
+
+def _lost(gain: float | None) -> str:
+    """Say by how much a trial was lost; empty where that is no number."""
+    if gain is None or not math.isfinite(gain):
+        return ""
+    how = f"worse by {-gain:.4g}" if gain < 0 else f"better by {gain:.4g} only" if gain else "no better"
+    return f"tried, {how}, and not applied"
+
+
+def harm_rows(decision: Decision, signal: str) -> Iterator[tuple[str, str, Tone]]:
+    """Yield what there is to tell of harm at a decision: a label, the words, and how they are told."""
+    harm, back = decision.harm, decision.taken_back
+    if harm is not None:
+        yield "harm", harm_words(harm, signal), "bad"
+    if back is not None:
+        yield "taken back", taken_back_words(back, harm), "warn"
+    elif harm is not None:
+        yield "taken back", f"not taken back: {decision.harm_stays}" if decision.harm_stays else "not taken back yet", "bad"
+    if decision.takes_back:
+        yield "takes back", takes_back_words(decision), ""
 
 
 def harm_words(harm: HarmFound, signal: str) -> str:
@@ -74,17 +102,24 @@ def by_whom(summary: RunSummary) -> str:
 def canary_words(summary: RunSummary) -> tuple[str, str]:
     """Return what became of trials, and what they cost."""
     if not summary.trials:
-        return "no trial", CANARY_MODES[summary.canary]
+        return "no trial", summary.untried or CANARY_MODES[summary.canary]
     share = summary.trial_steps / max(1, summary.steps)
     cost = f"{counted(summary.trial_steps, 'step')} spent, {share:.1%} of the run"
     return f"{counted(summary.trials, 'trial')}, {summary.trials_won} won", cost
 
 
 def guard_words(summary: RunSummary) -> tuple[str, str]:
-    """Return what the guard took back, and whether it holds the recipe at the end."""
+    """Return what the guard watched and took back, and what else there is to say: what it could not do, and that it holds."""
     if not summary.is_guarded:
         return "off", "no intervention is taken back"
-    taken = f"{counted(summary.taken_back, 'intervention')} taken back" if summary.taken_back else "nothing taken back"
-    if summary.held_since is None:
-        return taken, "the recipe is not held"
-    return taken, f"the recipe is held since step {summary.held_since:,}"
+    if not (summary.watched or summary.unwatched):
+        return "nothing to watch", "no intervention of the manager"
+    watched = f"watched {counted(summary.watched, 'intervention')}" if summary.watched else "watched no intervention"
+    taken = f", took {summary.taken_back or 'none'} back" if summary.watched else ""
+    notes = [f"{count} not watched: {why}" for why, count in Counter(summary.unwatched).items()]
+    notes += [f"harm stays: {why}" for why in summary.harm_stays]
+    if summary.held_since is not None:
+        notes.append(f"the recipe is held since step {summary.held_since:,}")
+    elif summary.taken_back:
+        notes.append("the recipe is not held")
+    return f"{watched}{taken}", " · ".join(notes) or "no harm was found"

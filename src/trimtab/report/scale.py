@@ -12,6 +12,7 @@ from typing import Final, Literal
 LARGEST: Final = 1e300
 
 MarkKind = Literal["adjust", "rollback", "reflex", "guard"]
+MARK_WORDS: Final[dict[MarkKind, str]] = {"adjust": "adjusted", "rollback": "rolled back", "reflex": "reflex", "guard": "guard"}
 TrialKind = Literal["won", "lost", "abandoned", "open"]
 
 

@@ -195,7 +195,7 @@ def _failures(records: tuple[Record, ...]) -> dict[str, int]:
 
 
 def _problem(record: Record) -> str | None:
-    """Return what kept the manager from answering; None if nothing did, or the reflex ended the question."""
+    """Return what kept the manager from answering; None if nothing did, or reflex or guard ended the question."""
     if isinstance(record, ManagerFailed) and record.problem != SUPERSEDED:
         return record.problem
     if isinstance(record, ProposalReceived) and record.by != "manager":

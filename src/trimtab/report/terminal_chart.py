@@ -13,6 +13,7 @@ from typing import Final
 
 from trimtab.report.decimate import ordered, pieces
 from trimtab.report.scale import (
+    MARK_WORDS,
     Axis,
     Curve,
     Mark,
@@ -30,7 +31,6 @@ _DOTS: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _LINES: Final[dict[MarkKind, str]] = {"adjust": "┊", "rollback": "│", "reflex": "┊", "guard": "║"}
 _TRIAL: Final = "━"
 _TAKEN_BACK: Final = "✗"
-_WORDS: Final[dict[MarkKind, str]] = {"adjust": "adjusted", "rollback": "rolled back", "reflex": "reflex", "guard": "guard"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def chart_rows(
 def chart_key(marks: Sequence[Mark], trials: Sequence[TrialSpan]) -> list[Span]:
     """Return what the marks of a chart stand for; empty if there are none."""
     kinds = {mark.kind for mark in marks}
-    key = [Span(f"{_LINES[kind]} {words}", kind) for kind, words in _WORDS.items() if kind in kinds]
+    key = [Span(f"{_LINES[kind]} {words}", kind) for kind, words in MARK_WORDS.items() if kind in kinds]
     if any(mark.is_taken_back for mark in marks):
         key.append(Span(f"{_TAKEN_BACK} taken back", "axis"))
     if trials:

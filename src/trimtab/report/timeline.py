@@ -53,6 +53,7 @@ from trimtab.report.account import (
     Tried,
     is_raised,
 )
+from trimtab.report.safeguard_facts import blamed, seen_by_guard, trial_gain, watched_by_guard, why_no_trial, why_not_tried
 
 
 def build_timeline(records: Iterable[Record]) -> Timeline:
@@ -90,14 +91,18 @@ class _Book:
         self._num_rejections = 0
         self._resumed: list[RunResumed] = []
         self._held_since: int | None = None
+        self._seen_by_guard: set[int] = set()
+        self._not_tried = ""  # why the newest proposal that needed a trial had none
 
     def enter(self, record: Record) -> None:
         before = self._state
-        self._state = fold(before, record)
-        self._held_since = (self._held_since or record.step) if self._state.is_held else None
+        self._state = state = fold(before, record)
+        if before is None:
+            assert isinstance(record, RunStarted), "the fold refuses all else"
+            self._started = record
+            return
+        self._held_since = (self._held_since or record.step) if state.is_held else None
         match record:
-            case RunStarted():
-                self._started = record
             case RunResumed():
                 self._resumed.append(record)
             case RunEnded():
@@ -105,6 +110,7 @@ class _Book:
                 self._close()
             case EvaluationRecorded():
                 self._evaluations.append(Point(record.step, record.objective))
+                self._seen_by_guard |= seen_by_guard(before, record.step)
             case SymptomObserved():
                 self._symptoms[record.symptom.name] = record.symptom
             case ProblemNoticed():
@@ -112,47 +118,55 @@ class _Book:
             case ManagerAsked() | ProposalReceived() | ManagerFailed() | AnswerDropped():
                 self._enter_answer(record)
             case VerdictGiven():
+                if record.source == "manager":
+                    self._not_tried = why_not_tried(before, record) or self._not_tried
                 self._enter_verdict(record)
             case TrialBegan() | TrialMeasured() | TrialEnded():
-                self._enter_trial(record)
+                self._enter_trial(record, before, state)
             case HarmFound():
-                self._enter_harm(record)
+                for number in blamed(state, record.intervention):
+                    self._update(self._by_intervention[number], harm=record)
             case _:
                 self._enter_action(record, before)
+        if before.harm is not None and (state.harm is None or isinstance(record, RunEnded)):
+            self._leave_harm(before.harm, record)
 
-    def _enter_trial(self, record: TrialBegan | TrialMeasured | TrialEnded) -> None:
+    def _enter_trial(self, record: TrialBegan | TrialMeasured | TrialEnded, before: State, state: State) -> None:
         if isinstance(record, TrialBegan):
             self._tried = self._by_question.get(record.question, self._judged)
-            self._judged = self._tried
             self._update(self._tried, tried=Tried(record.trial, record.step))
             return
-        decision = self._decisions[self._tried]
-        if decision.tried is None:
-            return
-        if isinstance(record, TrialMeasured):
-            looks = (*decision.tried.looks, (record.arm, record.objective)) if record.leg == "look" else decision.tried.looks
-            self._update(self._tried, tried=replace(decision.tried, looks=looks))
-        else:
-            tried = replace(decision.tried, ended=record.step, outcome=record.outcome, reason=record.reason, spent=record.spent)
-            ending = decision.ending if record.outcome == "won" or decision.ending == "failed" else "not_better"
-            self._update(self._tried, tried=tried, ending=ending)
+        tried, ending, trial = self._decisions[self._tried].tried, self._decisions[self._tried].ending, state.trial
+        assert tried is not None, "the fold refuses a record of a trial that did not begin"
+        if trial is not None:
+            self._update(self._tried, tried=replace(tried, looks=trial.looks, measured=trial.objectives))
+        elif isinstance(record, TrialEnded):
+            outcome, gain = record.outcome, trial_gain(before)
+            tried = replace(tried, ended=record.step, outcome=outcome, reason=record.reason, spent=record.spent, gain=gain)
+            self._update(self._tried, tried=tried, ending=ending if outcome == "won" or ending == "failed" else "not_better")
 
-    def _enter_harm(self, record: HarmFound) -> None:
-        """Note harm at all interventions that were watched together."""
-        for one in self._state.interventions if self._state is not None else ():
-            if one.is_by_manager and one.number >= record.intervention:
-                self._update(self._by_intervention[one.number], harm=record)
+    def _leave_harm(self, harm: HarmFound, record: Record) -> None:
+        """Note why harm that the guard is not about to take back any more stays, unless it was taken back."""
+        match record:
+            case VerdictGiven():
+                why = "there is no way back that the envelope allows"
+            case RunEnded():
+                why = "the run ended before the guard could act"
+            case _:
+                why = "the run was changed before the guard could act"
+        for place, decision in enumerate(self._decisions):
+            if decision.harm is harm and decision.taken_back is None:
+                self._update(place, harm_stays=why)
 
     def _enter_taking_back(self, before: State, place: int, record: ActionApplied | ActionFailed) -> None:
         """Note at the guard's act and at what it took back what belongs together."""
         intended = before.pending
         if intended is None or not intended.takes_back:
             return
-        numbers = tuple(one.number for one in before.interventions if one.is_by_manager and one.number >= intended.takes_back)
+        numbers = blamed(before, intended.takes_back)
         self._update(place, takes_back=numbers)
         if isinstance(record, ActionApplied):
-            what = describe(intended.action)
-            back = TakenBack(record.step, intended.intervention, intended.takes_back, what, intended.reason)
+            back = TakenBack(record.step, intended.intervention, describe(intended.action), intended.reason)
             for number in numbers:
                 self._update(self._by_intervention[number], taken_back=back)
 
@@ -209,7 +223,7 @@ class _Book:
             self._reflex = None if record.accepted else place
         return place
 
-    def _enter_action(self, record: Record, before: State | None) -> None:
+    def _enter_action(self, record: Record, before: State) -> None:
         if isinstance(record, ActionIntended):
             place = self._tried if record.trial else self._judged
             self._by_intervention[record.intervention] = place
@@ -218,15 +232,15 @@ class _Book:
             place = self._by_intervention.get(record.intervention)
             if place is None:
                 return
-            if before is not None and not isinstance(record, ReadBackRecorded):
+            if not isinstance(record, ReadBackRecorded):
                 self._enter_taking_back(before, place, record)
             match record:
                 case ActionApplied():
-                    changes = _changes(before.recipe if before else record.recipe, record.recipe)
+                    changes = _changes(before.recipe, record.recipe)
                     self._update(place, applied_step=record.step, changes=changes, ending="applied")
                 case ActionFailed():
                     restored = f"the state of {record.restored} was restored" if record.restored else ""
-                    changes = _changes(before.recipe if before else record.recipe, record.recipe)
+                    changes = _changes(before.recipe, record.recipe)
                     self._update(place, changes=changes, ending="failed", detail=_joined(record.problem, restored, "; "))
                 case ReadBackRecorded():
                     self._update(place, read_back=record.results)
@@ -269,6 +283,9 @@ class _Book:
             raise LedgerError("the ledger is empty", allowed="records from run_started on", next_step="look at another run")
         applied = [decision for decision in self._decisions if decision.applied_step is not None]
         finite = [point for point in self._evaluations if math.isfinite(point.value)]
+        numbers = {decision.intervention for decision in applied}
+        done = [intervention for intervention in state.interventions if intervention.number in numbers]
+        watched, unwatched = watched_by_guard(done, self._seen_by_guard)
         sign = 1 if started.envelope.objective.direction == "minimize" else -1
         summary = RunSummary(
             run=next((record.run for record in reversed(self._resumed) if record.run), started.run),
@@ -295,12 +312,16 @@ class _Book:
             notes=started.notes,
             versions=dict(started.versions),
             resumed_after=tuple(record.step for record in self._resumed if record.origin is None),
-            trials=sum(decision.tried is not None for decision in self._decisions),
+            trials=state.num_trials,
             trials_won=sum(one.tried is not None and one.tried.outcome == "won" for one in self._decisions),
             trial_steps=state.trial_steps,
+            untried=why_no_trial(state, self._not_tried),
             canary=started.envelope.canary.mode,
             is_guarded=started.envelope.guard.armed,
+            watched=watched,
+            unwatched=unwatched,
             taken_back=sum(one.taken_back for one in state.interventions),
+            harm_stays=tuple(dict.fromkeys(one.harm_stays for one in self._decisions if one.harm_stays)),
             held_since=self._held_since,
             origin=next((record.origin for record in reversed(self._resumed) if record.origin is not None), None),
         )
@@ -324,8 +345,8 @@ def _ended_because(state: State, ended: RunEnded | None) -> str | None:
 
 
 def _outcome(intervention: Intervention) -> Outcome | None:
-    """Return what is known of an intervention's success; None as long as nothing is."""
-    if intervention.objective_after is None and intervention.met is None:
+    """Return what is known of an intervention's success; None as long as nothing is, and if it was taken back before."""
+    if intervention.objective_after is None and (intervention.met is None or intervention.taken_back):
         return None
     return Outcome(
         objective_before=intervention.objective_before,
@@ -335,7 +356,6 @@ def _outcome(intervention: Intervention) -> Outcome | None:
         num_evaluations=intervention.evaluations_measured,
         is_complete=intervention.is_complete,
         met=intervention.met,
-        taken_back=intervention.taken_back,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.cli.test_run_commands import HOSTILE, call, damage
 from tests.unit.report.parted_runs import SLOWER, a_run, up_to
+from tests.unit.report.safeguarded_runs import guarded_run
 from tests.unit.report.sample_run import Play, whole_run, write_ledger
 from trimtab.controller.event import RunClosed
 from trimtab.decision.action import Adjust, Change
@@ -23,6 +24,7 @@ def in_a_folder_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     runs = tmp_path / "runs"
+    write_ledger(runs / "first", whole_run())
     write_ledger(runs / "one", a_run())
     write_ledger(runs / "two", a_run(SLOWER, run="two", measured=0.05, evidence=2.15))
     write_ledger(runs / "cut", up_to(a_run(), 260))
@@ -51,6 +53,12 @@ def test_two_runs_that_part_are_told_side_by_side(capsys: pytest.CaptureFixture[
         assert told in text
     assert "A one" in out
     assert "B two" in out
+
+
+def test_interventions_of_the_guard_are_told_apart(capsys: pytest.CaptureFixture[str], in_a_folder_of_runs: Path) -> None:
+    write_ledger(in_a_folder_of_runs / "guarded", guarded_run().records)
+    out = " ".join(call(capsys, "diff", "guarded", "first")[1].split())
+    assert "interventions 5, 2 by the guard 3, 1 by the reflex" in out
 
 
 def test_a_run_is_identical_to_itself_and_to_what_is_left_of_it(capsys: pytest.CaptureFixture[str]) -> None:

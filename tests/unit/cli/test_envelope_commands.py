@@ -151,6 +151,22 @@ def test_check_explains_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing odd" not in out
 
 
+@pytest.mark.parametrize(("mode", "applies"), [("win", "is better"), ("veto", "is not worse")])
+def test_check_says_what_guard_and_canary_would_do(capsys: pytest.CaptureFixture[str], mode: str, applies: str) -> None:
+    call(capsys, "init")
+    _, out, _ = call(capsys, "envelope", "check", "trimtab.yaml")
+    assert "takes back what loses more than 2.00% of the objective or 3 times its noise, whichever is more" in plain(out)
+    assert "canary off: proposals are applied without a trial" in plain(out)
+    Path("trimtab.yaml").write_text(
+        f"{load_preset('small_transformer').text}\ncanary: {{mode: {mode}}}\nguard: {{armed: false}}\n", encoding="utf-8"
+    )
+    _, out, _ = call(capsys, "envelope", "check", "trimtab.yaml")
+    tries = f"tries a proposal for 60 steps and 20 of decay, with a look after 20, and applies what {applies}; at most 15%"
+    assert f"canary {tries} of the steps" in plain(out)
+    assert "trial costs up to 104 steps, so none begins before step 694" in plain(out)
+    assert "guard disarmed: what does harm stays" in plain(out)
+
+
 @pytest.mark.parametrize("name", preset_names())
 @pytest.mark.parametrize("columns", [60, 120])
 def test_check_finds_nothing_odd_in_a_preset_and_keeps_to_the_width(

@@ -15,6 +15,7 @@ from trimtab.controller.event import AnswerFailed, AnswerReceived, StepTaken
 from trimtab.controls.envelope import Authority
 from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.controls.preset import load_preset, preset_names
+from trimtab.controls.safeguards import Canary, CanaryMode
 from trimtab.decision.consultation import Consultation
 from trimtab.decision.llm.prompt import Prompt, decision_prompt, reasoning_prompt, transcription_prompt
 from trimtab.decision.proposal import hold
@@ -185,9 +186,10 @@ def test_a_preview_is_headed_as_an_example(capsys: pytest.CaptureFixture[str], t
     assert "DECISION: no_action" in out
 
 
+@pytest.mark.parametrize("mode", ["none", "win"])
 @pytest.mark.parametrize("name", preset_names())
-def test_every_preset_has_an_example_with_all_that_can_be_shown(name: str) -> None:
-    envelope = load_preset(name).envelope()
+def test_every_preset_has_an_example_with_all_that_can_be_shown(name: str, mode: CanaryMode) -> None:
+    envelope = replace(load_preset(name).envelope(), canary=Canary(mode))
     briefing = example_question(envelope)
     assert briefing.symptoms
     assert briefing.best is not None

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import an_envelope
+from tests.fake_run import Run
 from tests.unit.report.safeguarded_runs import guarded_run, tried_run
 from tests.unit.report.sample_run import Play, whole_run, write_ledger
 from tests.unit.report.scored_run import TAKEN, ScoredRun, shadow_story
 from trimtab.cli.app import main
 from trimtab.controller.event import AnswerFailed, RunClosed
+from trimtab.controls.safeguards import Canary
 from trimtab.decision.action import Stop
 from trimtab.ledger.journal import Journal
 
@@ -328,7 +331,7 @@ def test_show_tells_what_guard_and_canary_did_within_the_width(
     assert max(len(line) for line in (guarded + tried).splitlines()) <= int(columns)
     for told in (
         "5 interventions, 2 by the guard",
-        "3 interventions taken back · the recipe is held since step 801",
+        "guard watched 3 interventions, took 3 back · the recipe is held since step 801",
         "┊ adjusted   ║ guard   ✗ taken back",
         "as intervention 1, taken back at step 601",
         "gain -0.56 since intervention 1",
@@ -339,10 +342,23 @@ def test_show_tells_what_guard_and_canary_did_within_the_width(
     for told in (
         "4 trials, 1 won · 47 steps spent, 9.4% of the run",
         "━━ trial",
-        "tried, and not applied",
+        "guard watched 1 intervention, took none back · no harm was found",
+        "#2 step 200 · manager · tried, worse by 0.1, and not applied",
+        "lost · val/loss 1.7 with it, 1.6 without",
         "its trial was abandoned",
         "early look: 1.9 with it, 2 without",
         "at the early look · steps 310 to 326, 6 steps spent",
     ):
         assert told in " ".join(tried.split()) or told in tried, told
-    assert "guard" not in tried, "nothing to tell of it"
+
+
+def test_show_says_why_guard_and_canary_had_nothing_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = Run(an_envelope(canary=Canary("win")))
+    run.evaluate(100, 2.0)
+    write_ledger(tmp_path / "runs" / "idle", run.records)
+    told = " ".join(call(capsys, "show", "idle")[1].split())
+    assert "canary no trial · a trial costs up to 104 steps, and the budget covers none before step 694" in told
+    assert "guard nothing to watch · no intervention of the manager" in told
+    without = call(capsys, "show", "first")[1]
+    assert "\n  guard" not in without, "it is off"
+    assert "\n  canary" not in without

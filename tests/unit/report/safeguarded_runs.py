@@ -30,13 +30,13 @@ class GuardedRun(Run):
         for objective in objectives:
             self.next(objective)
 
-    def next(self, objective: float) -> None:
+    def next(self, objective: float, *, checkpoint: bool = True) -> None:
         """Hold if a question is open, then train to the next evaluation."""
         if self.now.phase is Phase.ASKED:
             self.answer(self.at + 1, hold("wait"))
             self.give(StepTaken(self.at + 10))
         self.at += 100
-        self.evaluate(self.at, objective)
+        self.evaluate(self.at, objective, checkpoint=checkpoint)
 
     def change(self, action: Action, objective: float) -> None:
         """Change something, and train to the next evaluation."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.report.page_samples import HOSTILE, Seen, a_run, hash_of, page_of
-from tests.unit.report.safeguarded_runs import guarded_run, tried_run
+from tests.unit.report.safeguarded_runs import TryingRun, guarded_run, lower, tried_run
 from tests.unit.report.sample_run import Play, whole_run
 from tests.unit.report.scored_run import TAKEN, ScoredRun
 from trimtab.decision.proposal import hold
@@ -213,7 +213,7 @@ def test_what_the_guard_took_back_is_told_with_why_and_by_what(tmp_path: Path) -
     assert_closed(page)
     seen = Seen(page)
     for told in (
-        "guard 3 interventions taken back the recipe is held since step 801",
+        "guard watched 3 interventions, took 3 back the recipe is held since step 801",
         "canary no trial off: proposals are not tried first",
         "applied at step 410, taken back at step 601",
         "harm val/loss of 2.5 at step 600 is worse than before it: gain -0.56 since intervention 1; expected without it: +0.01",
@@ -233,11 +233,27 @@ def test_trials_are_told_by_outcome_with_what_was_compared_and_their_cost(tmp_pa
     seen = Seen(page)
     for told in (
         "canary 4 trials, 1 won 47 steps spent, 9.4% of the run",
-        "guard nothing taken back the recipe is not held",
+        "guard watched 1 intervention, took none back no harm was found",
         "trial won trial lost trial abandoned",
         "lost · val/loss 1.7 with it, 1.6 without · early look: 1.9 with it, 2 without · steps 210 to 240, 20 steps spent",
+        "tried, worse by 0.1, and not applied",
         "its trial was abandoned",
         "only what wins its trial is applied; arms of 10 steps, trials may cost 100% of the run",
     ):
         assert told in seen.text, told
     assert seen.values("class").count("trial lost") == 5, "two spans, each with a sign, and the legend"
+
+
+def test_a_trial_has_its_sign_though_nothing_was_ever_applied(tmp_path: Path) -> None:
+    run = TryingRun()
+    run.attempt(100, lower(5e-4), (2.0, 1.9, 1.7, 1.6))
+    seen = Seen(page_of(a_run(tmp_path / "run", run.records)))
+    assert [given for element, given in seen.elements if element == "svg" and given.get("class") == "trial lost"]
+
+
+def test_what_the_guard_did_counts_in_a_comparison(tmp_path: Path) -> None:
+    guarded, whole = a_run(tmp_path / "guarded", guarded_run().records), a_run(tmp_path / "whole")
+    page = page_of(guarded, whole)
+    rows = re.findall(r'<tr><th scope="row">.*?</tr>', page)
+    cells = [re.findall(r'<td class="num">(.*?)</td>', row)[4:6] for row in rows[:2]]
+    assert cells == [["5", "2"], ["3", "1"]], "interventions, and of them those by reflex or guard"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -130,8 +131,7 @@ def test_nothing_to_draw_is_said() -> None:
 
 def test_a_trial_is_a_shaded_span_that_says_what_was_compared_and_leads_to_its_decision() -> None:
     trials = (TrialSpan(20, 45, "won", "trial 1: better", "#d1"), TrialSpan(60, 80, "lost", "trial 2: worse", "#d2"))
-    panel = a_panel(Line("c", [(0, 1), (100, 2)]), trials=trials, links=((1, "#d1"),))
-    root = parsed(panel)
+    root = parsed(a_panel(Line("c", [(0, 1), (100, 2)]), trials=trials))
     assert [(one.get("x"), one.get("width"), one.get("height")) for one in classes(root, "shade")] == [
         ("20%", "25%", "200"),
         ("60%", "20%", "200"),
@@ -143,17 +143,20 @@ def test_a_trial_is_a_shaded_span_that_says_what_was_compared_and_leads_to_its_d
 
 
 def test_how_a_trial_ended_shows_without_colour() -> None:
-    trials = tuple(TrialSpan(20 * n, 20 * n + 9, kind, "") for n, kind in enumerate(("won", "lost", "abandoned", "open")))
-    root = parsed(a_panel(Line("c", [(0, 1), (100, 2)]), trials=trials, links=((1, "#d1"),)))
+    trials = tuple(
+        TrialSpan(20 * n, 20 * n + 9, kind, "", "#d1") for n, kind in enumerate(("won", "lost", "abandoned", "open"))
+    )
+    root = parsed(a_panel(Line("c", [(0, 1), (100, 2)]), trials=trials))
     assert len({one.get("d") for one in classes(root, "sign")}) == 4
 
 
 def test_signs_of_trials_without_room_are_left_out_and_the_spans_stay() -> None:
-    trials = tuple(TrialSpan(step, step + 1, "lost", "") for step in range(0, 300, 2))
-    root = parsed(a_panel(Line("c", [(0, 1), (300, 2)]), trials=trials, links=((1, "#d1"),)))
+    trials = tuple(TrialSpan(step, step + 1, "lost", "", "#d1") for step in range(0, 300, 2))
+    root = parsed(a_panel(Line("c", [(0, 1), (300, 2)]), trials=trials))
     assert len(classes(root, "shade")) == 150
     assert 20 < len(classes(root, "sign")) < 60
-    assert not classes(parsed(a_panel(Line("c", [(0, 1), (300, 2)]), trials=trials)), "sign"), "small panels have none"
+    unlinked = tuple(replace(trial, link="") for trial in trials)
+    assert not classes(parsed(a_panel(Line("c", [(0, 1), (300, 2)]), trials=unlinked)), "sign"), "the objective alone has them"
 
 
 def test_the_guards_number_stands_on_a_square_and_what_was_taken_back_is_struck_through() -> None:
@@ -168,5 +171,5 @@ def test_the_guards_number_stands_on_a_square_and_what_was_taken_back_is_struck_
 @pytest.mark.parametrize(("values", "at"), [((9.0, 1.0, 1.2), "12"), ((1.0, 9.0, 8.0), "187")])
 def test_the_sign_of_a_trial_keeps_away_from_the_curve(values: tuple[float, float, float], at: str) -> None:
     line = Line("c", list(zip((0, 50, 100), values, strict=True)))
-    panel = a_panel(line, trials=(TrialSpan(60, 90, "won", ""),), links=((1, "#d1"),))
+    panel = a_panel(line, trials=(TrialSpan(60, 90, "won", "", "#d1"),))
     assert [one.get("y") for one in classes(parsed(panel), "trial") if one.tag == "svg"] == [at]

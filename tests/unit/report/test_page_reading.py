@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.unit.report.page_samples import Seen, a_run, page_of
+from tests.unit.report.safeguarded_runs import TryingRun
 from tests.unit.report.sample_run import OVERFITTING, Play, whole_run, write_ledger
-from trimtab.controller.event import EvaluationReported, RunClosed
+from trimtab.controller.event import EvaluationReported, RunClosed, StepTaken
+from trimtab.decision.action import Change, RollbackAndAdjust
+from trimtab.decision.proposal import hold
 from trimtab.errors import LedgerError
 from trimtab.ledger.codec import decode
 from trimtab.ledger.journal import Journal
@@ -33,6 +36,18 @@ def test_a_whole_run_is_read_with_its_recipes_and_rollbacks(tmp_path: Path) -> N
     assert subject.excerpts[3].interventions_left == 16
     assert subject.num_entries == subject.verification.records
     assert (subject.began_seconds, subject.newest_seconds) == (1_000_000.0, 1_000_000.0 + subject.num_entries - 1)
+
+
+def test_a_rollback_that_won_its_trial_undoes_the_steps_before_the_fork(tmp_path: Path) -> None:
+    run = TryingRun()
+    run.evaluate(100, 2.0)
+    run.answer(101, hold("wait"))
+    run.give(StepTaken(110))
+    end = run.attempt(200, RollbackAndAdjust("step-00000100", (Change("dropout", 0.2),)), (2.0, 1.9, 1.5, 1.6))
+    subject = a_run(tmp_path / "run", run.records)
+    [deed] = [one for one in subject.timeline.decisions if one.applied_step is not None]
+    assert (deed.applied_step, end) == (240, 240)
+    assert subject.undone == (Undone(100, 210, 1),), "what the kept arm made since was not undone"
 
 
 def test_the_excerpt_of_a_briefing_has_the_signals_that_matter_first(tmp_path: Path) -> None:

@@ -212,11 +212,30 @@ def test_harm_and_taking_back_are_told_at_all_that_were_watched_together_and_at_
     assert first.harm == second.harm
     assert first.taken_back == second.taken_back
     assert first.taken_back is not None
-    assert (first.taken_back.step, first.taken_back.intervention, first.taken_back.first) == (601, 3, 1)
+    assert (first.taken_back.step, first.taken_back.intervention) == (601, 3)
     assert (guard.source, guard.takes_back, guard.harm, guard.taken_back) == ("guard", (1, 2), None, None)
     again = decisions[6]
     assert again.harm is not None
     assert (again.harm.intervention, decisions[7].takes_back) == (4, (4,))
+
+
+def test_what_was_taken_back_before_keeps_its_own_harm() -> None:
+    run = GuardedRun(2.0, 1.98, 1.96, 1.94)
+    run.change(lower(5e-4), 1.90)
+    run.change(Adjust((Change("dropout", 0.2),)), 2.2)
+    run.take_back()
+    run.next(1.91)
+    run.next(2.3)
+    run.take_back()
+    timeline = build_timeline(run.records)
+    told = {
+        one.intervention: (one.harm.step, one.taken_back.intervention)
+        for one in timeline.decisions
+        if one.harm is not None and one.taken_back is not None
+    }
+    assert told == {1: (800, 4), 2: (600, 3)}
+    assert [one.takes_back for one in timeline.decisions if one.source == "guard"] == [(2,), (1,)]
+    assert (timeline.summary.watched, timeline.summary.taken_back) == (2, 2)
 
 
 def test_the_guards_hold_is_dated() -> None:
@@ -238,13 +257,49 @@ def test_a_taking_back_that_failed_says_so() -> None:
     assert (guard.ending, guard.detail, guard.takes_back) == ("failed", "no such file", (1,))
 
 
+def test_harm_that_stays_says_why_and_the_guards_giving_up_is_no_question() -> None:
+    run = GuardedRun(2.0, 1.9, 1.8, 1.7)
+    run.change(lower(5e-4), 2.5)
+    assert build_timeline(run.records).decisions[3].harm_stays == "", "it is about to be taken back"
+    ended = GuardedRun(2.0, 1.9, 1.8, 1.7)
+    ended.change(lower(5e-4), 2.5)
+    ended.give(RunClosed(500, "finished"))
+    assert build_timeline(ended.records).decisions[3].harm_stays == "the run ended before the guard could act"
+    for at in (501, 502):
+        run.give(StepTaken(at))
+        run.give(EnactmentFailed(at, run.now.recipe, "no such file"))
+    run.give(StepTaken(503))
+    timeline = build_timeline(run.records)
+    assert timeline.summary.harm_stays == (timeline.decisions[3].harm_stays,)
+    assert timeline.summary.harm_stays == ("there is no way back that the envelope allows",)
+    for objective in (2.4, 2.3, 2.2):
+        run.next(objective)
+    timeline = build_timeline(run.records)
+    assert [(one.source, one.ending) for one in timeline.decisions[4:9]] == [
+        ("guard", "failed"), ("guard", "failed"), ("guard", "no_action"), ("manager", "no_action"), ("manager", "no_action"),
+    ]  # fmt: skip
+    assert [len(group) for group in timeline.grouped()][:6] == [3, 1, 1, 1, 1, 2]
+
+
+def test_harm_that_the_reflex_came_before_says_so() -> None:
+    run = GuardedRun()
+    for objective in (2.0, 1.9, 1.8, 1.7):
+        run.next(objective, checkpoint=False)  # so a fault cannot be answered by going back before the change
+    run.change(lower(5e-4), 2.5)
+    run.fault(500)
+    run.done(500)
+    *_, blamed, reflex = build_timeline(run.records).decisions
+    assert (reflex.source, reflex.ending) == ("reflex", "applied")
+    assert (blamed.taken_back, blamed.harm_stays) == (None, "the run was changed before the guard could act")
+
+
 def test_a_fault_is_blamed_without_a_measured_harm() -> None:
     run = GuardedRun(2.0, 1.9, 1.8, 1.7)
     run.intervene(400, lower(5e-4), within=3)
     run.fault(450)
     run.done(450)
     blamed = build_timeline(run.records).decisions[3]
-    assert blamed.harm is None
+    assert (blamed.harm, blamed.outcome) == (None, None)
     assert blamed.taken_back is not None
     assert blamed.taken_back.reason == "non_finite in loss while intervention 1 was watched"
 
@@ -258,5 +313,9 @@ def test_a_trial_is_told_with_its_early_look() -> None:
         (("no_action", 2.0), ("candidate", 4.0)),
         (("no_action", 2.0),),
     ]
+    measured = [one.tried.measured for one in timeline.decisions if one.tried is not None]
+    assert measured == [(("candidate", 1.5), ("no_action", 1.6)), (("candidate", 1.7), ("no_action", 1.6)), (), ()]
+    gains = [one.tried.gain for one in timeline.decisions if one.tried is not None]
+    assert gains == [pytest.approx(0.1), pytest.approx(-0.1), -2.0, None]
     assert [one.ending for one in timeline.decisions] == ["applied", "not_better", "not_better", "not_better"]
     assert (timeline.summary.trials, timeline.summary.trials_won, timeline.summary.trial_steps) == (4, 1, 47)

@@ -14,7 +14,7 @@ from trimtab.diagnosis.base import Symptom
 from trimtab.report.account import Changed, Decision, Judged, Outcome, Proposed
 from trimtab.report.page.markup import Markup, headings, join, name, tag, text
 from trimtab.report.page.subject import Excerpt, Subject
-from trimtab.report.safeguard_words import harm_words, taken_back_words, takes_back_words, trial_ending, tried_words
+from trimtab.report.safeguard_words import harm_rows, takes_back_words, trial_ending, tried_words
 from trimtab.report.words import ENDINGS, clean, counted, expected, number, used
 
 _OPEN_UP_TO: Final = 6  # so many interventions are shown in full at once
@@ -30,24 +30,12 @@ def decisions_of(subject: Subject, anchor: str) -> Markup:
     is_open = sum(one.applied_step is not None for one in decisions) <= _OPEN_UP_TO
     most = 2000 if len(decisions) <= _FULL_UP_TO else _SHORT
     parts: list[Markup] = []
-    for group in grouped(decisions):
-        if group[0].ending == "no_action":
+    for group in subject.timeline.grouped():
+        if group[0].is_idle:
             parts.append(_held(group, anchor, most))
         else:
             parts.append(_decision(group[0], subject, anchor, is_open=is_open))
     return tag("div", *parts, class_="decisions")
-
-
-def grouped(decisions: Sequence[Decision]) -> Iterator[list[Decision]]:
-    """Put decisions in a row that ended in no action together."""
-    group: list[Decision] = []
-    for decision in decisions:
-        if group and (decision.ending != "no_action" or group[-1].ending != "no_action"):
-            yield group
-            group = []
-        group.append(decision)
-    if group:
-        yield group
 
 
 def ending_words(decision: Decision) -> str:
@@ -115,11 +103,7 @@ def _did(decision: Decision) -> Iterator[Markup]:
     did = name(decision.proposal.action if decision.proposal else "no proposal")
     yield did if decision.source == "manager" else join(tag("span", f"{decision.source}: ", class_="quiet"), did)
     if decision.takes_back:
-        yield tag(
-            "span",
-            f" · takes back {takes_back_words(decision)}",
-            class_="quiet",
-        )
+        yield tag("span", f" · takes back {takes_back_words(decision)}", class_="quiet")
 
 
 def _number(words: str) -> Markup:
@@ -159,9 +143,10 @@ def _told(decision: Decision, subject: Subject) -> Iterator[tuple[str, Markup]]:
         )
     if decision.read_back:
         yield "read back", join(*(tag("div", part) for part in _read_back(decision)))
-    if decision.outcome is not None and (decision.taken_back is None or decision.outcome.objective_after is not None):
+    if decision.outcome is not None:
         yield "outcome", _outcome(decision, decision.outcome)
-    yield from _told_harm(decision, subject)
+    for label, words, tone in harm_rows(decision, subject.started.envelope.objective.signal):
+        yield label, tag("span", words, class_=tone or None)
     yield "cost", _cost(decision.consultation, decision.proposal, is_reflex=by_itself)
     if decision.detail and decision.ending not in ("rejected", "no_action"):
         yield "because", text(decision.detail)
@@ -236,18 +221,6 @@ def _read_back(decision: Decision) -> Iterator[Markup]:
         verdict = tag("span", "holds" if result.holds else "does not hold", class_="good" if result.holds else "bad")
         detail = f": {clean(result.detail, 300)}" if result.detail else ""
         yield join(name(result.control, 80), found, verdict, detail)
-
-
-def _told_harm(decision: Decision, subject: Subject) -> Iterator[tuple[str, Markup]]:
-    harm, back = decision.harm, decision.taken_back
-    if harm is not None:
-        yield "harm", tag("span", harm_words(harm, subject.started.envelope.objective.signal), class_="bad")
-    if back is not None:
-        yield "taken back", text(taken_back_words(back, harm))
-    elif harm is not None:
-        yield "taken back", tag("span", "not taken back", class_="warn")
-    if decision.takes_back:
-        yield "takes back", text(takes_back_words(decision))
 
 
 def _outcome(decision: Decision, outcome: Outcome) -> Markup:

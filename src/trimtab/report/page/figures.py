@@ -11,10 +11,9 @@ from typing import Final
 from trimtab.report.page.markup import Markup, join, name, tag
 from trimtab.report.page.plot import COLOURS, Line, Panel, badge_rows, draw_panel
 from trimtab.report.page.signs import badge_shape, trial_sign
-from trimtab.report.scale import Mark, MarkKind, TrialKind, drawable
+from trimtab.report.scale import MARK_WORDS, Mark, TrialKind, drawable
 from trimtab.report.words import clean, counted, number
 
-_MARKS: Final[dict[MarkKind, str]] = {"adjust": "adjusted", "rollback": "rolled back", "reflex": "reflex"}
 _TRIALS: Final[dict[TrialKind, str]] = {
     "won": "trial won",
     "lost": "trial lost",
@@ -47,9 +46,12 @@ def figure(panel: Panel, *, size: str = "") -> Markup:
 def legend(panels: Sequence[Panel]) -> Markup:
     """Return what the lines across the panels stand for."""
     kinds = {mark.kind for panel in panels for mark in panel.marks}
-    entries = [_sample(f"mark {kind}", words) for kind, words in _MARKS.items() if kind in kinds]
-    if "guard" in kinds:
-        entries.append(_badge(Mark(0, "", "guard"), "guard"))
+    # The guard is known by the square of its number more than by its line.
+    entries = [
+        _badge(Mark(0, "", kind), words) if kind == "guard" else _sample(f"mark {kind}", words)
+        for kind, words in MARK_WORDS.items()
+        if kind in kinds
+    ]
     if any(mark.is_taken_back for panel in panels for mark in panel.marks):
         entries.append(_badge(Mark(0, "", "adjust", is_taken_back=True), "taken back"))
     if any(panel.undone for panel in panels):

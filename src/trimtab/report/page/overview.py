@@ -117,7 +117,8 @@ def _warnings(subject: Subject) -> Iterator[str]:
 
 def comparison_table(subjects: Sequence[Subject], anchors: Sequence[str]) -> Markup:
     """Return the key figures of several runs, a row for each; the best objective of those alike is marked."""
-    titles = ("run", "standing", "steps", "first", "best", "newest", "interventions", "by the reflex", "rejections", "cost")
+    measured = ("steps", "first", "best", "newest", "interventions", "by reflex or guard", "rejections")
+    titles = ("run", "standing", *measured, "cost")
     head = headings(titles, texts=("run", "standing", "cost"))
     best = _best_of(subjects)
     rows = [_row(place, one, anchors[place], is_best=place in best) for place, one in enumerate(subjects)]
@@ -134,7 +135,7 @@ def _row(place: int, subject: Subject, anchor: str, *, is_best: bool) -> Markup:
         tag("b", _value(summary.best), title="the best of these runs") if is_best else _value(summary.best),
         _value(summary.last),
         str(summary.interventions),
-        str(summary.reflex_interventions),
+        str(summary.reflex_interventions + summary.guard_interventions),
         str(summary.rejections),
     )
     return tag(

@@ -154,15 +154,12 @@ class _Drawing:
                 yield tag("g", *inside, class_=classes)
 
     def signs(self) -> Iterator[Markup]:
-        """Yield how each trial ended as a sign at that end of its span from which the curve is farther, if there is room."""
-        wide = narrow = -1e9
-        for trial in self._trials if self._panel.links else ():
-            middle = (trial.from_step + trial.to_step) / 2
-            part = self._panel.x.fraction(middle)
-            if part * _WIDE - wide < _SIGN:
+        """Yield how each linked trial ended as a sign at that end of its span that is farther from the curve, given room."""
+        trials = [trial for trial in self._trials if trial.link]
+        middles = [(trial.from_step + trial.to_step) / 2 for trial in trials]
+        for trial, middle, (row, is_tight) in zip(trials, middles, self._rows(middles, _SIGN, 1), strict=True):
+            if row is None:
                 continue
-            is_tight = part * _NARROW - narrow < _SIGN
-            wide, narrow = part * _WIDE, narrow if is_tight else part * _NARROW
             classes = f"trial {trial.kind}" + (" few" if is_tight else "")
             down = 12 if self._is_low(trial) else self._panel.height - 13
             at = {"x": self._percent(middle), "y": str(down), "width": "8", "height": "8"}
@@ -266,7 +263,8 @@ class _Drawing:
         """Yield the numbers of the interventions above the plot, as links to their decisions."""
         links = dict(self._panel.links)
         numbered = [mark for mark in self._marks if mark.number in links]
-        for mark, row, is_tight in zip(numbered, *self._rows(numbered), strict=True):
+        rows = self._rows([mark.step for mark in numbered], _BADGE, badge_rows(self._panel))
+        for mark, (row, is_tight) in zip(numbered, rows, strict=True):
             if row is None:
                 continue
             at, down = self._percent(mark.step), -14.0 - _BADGE * row
@@ -278,21 +276,23 @@ class _Drawing:
             classes = f"badge {mark.kind}{back}{long}" + (" few" if is_tight else "")
             yield tag("a", tag("title", words), shape, label, class_=classes, href=links[mark.number or 0], aria_label=words)
 
-    def _rows(self, marks: Sequence[Mark]) -> tuple[list[int | None], list[bool]]:
-        """Return the row in which each number has room on a wide plot, and whether it has none there on a narrow one."""
-        num_rows = badge_rows(self._panel)
+    def _rows(self, steps: Sequence[float], size: float, num_rows: int) -> Iterator[tuple[int | None, bool]]:
+        """Yield the row in which something at each step has room on a wide plot, and whether it has none on a narrow one.
+
+        Args:
+            steps: Where they stand, rising.
+            size: Pixels that one takes.
+            num_rows: Rows there are.
+        """
         wide, narrow = [-1e9] * num_rows, [-1e9] * num_rows
-        rows: list[int | None] = []
-        tight: list[bool] = []
-        for mark in marks:
-            part = self._panel.x.fraction(mark.step)
-            row = next((row for row in range(num_rows) if part * _WIDE - wide[row] >= _BADGE), None)
-            rows.append(row)
-            tight.append(row is None or part * _NARROW - narrow[row] < _BADGE)
+        for step in steps:
+            part = self._panel.x.fraction(step)
+            row = next((row for row in range(num_rows) if part * _WIDE - wide[row] >= size), None)
+            is_tight = row is None or part * _NARROW - narrow[row] < size
             if row is not None:
                 wide[row] = part * _WIDE
-                narrow[row] = narrow[row] if tight[-1] else part * _NARROW
-        return rows, tight
+                narrow[row] = narrow[row] if is_tight else part * _NARROW
+            yield row, is_tight
 
     def nothing(self) -> Markup:
         middle = str(self._panel.height // 2 + 4)

@@ -27,6 +27,7 @@ from trimtab.ledger.record import (
     Record,
     RunResumed,
     RunStarted,
+    TrialBegan,
 )
 from trimtab.ledger.series import read_series
 from trimtab.ledger.verify import verify_file
@@ -85,6 +86,7 @@ class _Notes:
         self._entries = entries
         self._checkpoints: dict[str, int] = {}
         self._intended: ActionIntended | None = None
+        self._forked = 0  # step at which the newest trial began
         self.started: RunStarted | None = None
         self.excerpts: dict[int, Excerpt] = {}
         self.watched: dict[int, tuple[str, ...]] = {}
@@ -127,6 +129,8 @@ class _Notes:
                 self.watched[record.question] = record.proposal.watch
             case ActionIntended() as record:
                 self._intended = record
+            case TrialBegan() as record:
+                self._forked = record.step
             case ActionApplied() | ActionFailed() as record:
                 self._carried_out(record)
             case _:
@@ -140,7 +144,9 @@ class _Notes:
         else:
             target = checkpoint_of(self._intended.action) if self._intended else None
         if target in self._checkpoints:
-            self.undone.append(Undone(self._checkpoints[target], record.step, record.intervention))
+            # In a trial the state went back where its arm began: what that arm made since is not undone.
+            left = self._forked if self._intended is not None and self._intended.trial else record.step
+            self.undone.append(Undone(self._checkpoints[target], left, record.intervention))
 
 
 def _excerpt(asked: ManagerAsked) -> Excerpt:

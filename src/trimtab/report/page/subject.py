@@ -47,7 +47,7 @@ class Excerpt:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """A course that a rollback gave up: the steps from the checkpoint's to that of the rollback."""
+    """A course that a rollback gave up: the steps from the checkpoint's to that of the rollback, or of its trial's fork."""
 
     from_step: int
     to_step: int
