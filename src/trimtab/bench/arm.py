@@ -116,7 +116,7 @@ def run(spec: ArmSpec) -> dict[str, Any]:
         "interventions": len(interventions),
         "run_dir": spec.run_dir,
         "curve": course.curve,
-        "marks": [[done.step, describe(done.action), _kind(done)] for done in interventions],
+        "marks": [[done.step, describe(done.action), mark_kind(done)] for done in interventions],
         "stopped": stopped,
     }
 
@@ -173,9 +173,10 @@ def _progress(spec: ArmSpec, step: int, loss: float, course: Course, supervisor:
     }
 
 
-def _kind(done: Intervention) -> str:
-    if done.source == "reflex":
-        return "reflex"
+def mark_kind(done: Intervention) -> str:
+    """Return as what a chart marks an intervention."""
+    if done.source in ("reflex", "guard"):
+        return done.source
     return "rollback" if done.action.kind.startswith("rollback") else done.action.kind
 
 
