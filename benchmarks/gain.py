@@ -65,26 +65,24 @@ class Kept:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self.commit = commit()
+        self._commit = commit()
+        self.runs: dict[GainSpec, GainRun] = {}
+        self.commits: dict[GainSpec, str] = {}
         trees: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
-        self.commits = {key_of(run.spec): at for run, at in ((from_tree(tree["run"]), tree["commit"]) for tree in trees)}
-        self.runs = {key_of(run.spec): run for run in (from_tree(tree["run"]) for tree in trees)}
+        for tree in trees:
+            run = from_tree(tree["run"])
+            self.runs[run.spec], self.commits[run.spec] = run, tree["commit"]
 
     def add(self, run: GainRun) -> None:
         with self._lock:
-            key = key_of(run.spec)
-            self.runs[key], self.commits[key] = run, self.commit
-            trees = [{"commit": self.commits[key], "run": to_tree(run)} for key, run in self.runs.items()]
+            self.runs[run.spec], self.commits[run.spec] = run, self._commit
+            trees = [{"commit": self.commits[spec], "run": to_tree(run)} for spec, run in self.runs.items()]
             beside = self._path.with_suffix(".part")
             beside.write_text(json.dumps({"about": about(self), "runs": trees}) + "\n", encoding="utf-8")
             beside.replace(self._path)
 
     def of(self, specs: Iterable[GainSpec]) -> list[GainRun]:
-        return [self.runs[key_of(spec)] for spec in specs if key_of(spec) in self.runs]
-
-
-def key_of(spec: GainSpec) -> str:
-    return json.dumps(asdict(spec), sort_keys=True)
+        return [self.runs[spec] for spec in specs if spec in self.runs]
 
 
 def about(kept: Kept) -> str:
@@ -96,7 +94,7 @@ def about(kept: Kept) -> str:
 
 def make(specs: Sequence[GainSpec], kept: Kept, jobs: int) -> list[GainRun]:
     """Make what is missing, unless there are no jobs; return what is there."""
-    missing = [spec for spec in specs if key_of(spec) not in kept.runs] if jobs else []
+    missing = [spec for spec in specs if spec not in kept.runs] if jobs else []
     if not missing:
         return kept.of(specs)
     done = 0
@@ -176,12 +174,16 @@ def row_of(name: str, of: Sequence[GainRun], bases: Bases, untried: Sequence[Gai
     ]
     if of[0].spec.arm in BASELINES:
         return f"| {' | '.join([*cells, '', '', ''])} |"
-    counts = [sum(run.count(outcome) for run in of) for outcome in ("won", "lost", "abandoned")]
     is_tried = of[0].spec.canary_budget is not None
-    cells.append(f"{fmean(run.share_spent for run in of):.1%}" if is_tried else "")
-    cells.append(f"{sum(counts) / len(of):.1f}: {' / '.join(map(str, counts))}" if is_tried else "")
+    cells += (f"{fmean(run.share_spent for run in of):.1%}", trials_of(of)) if is_tried else ("", "")
     cells.append(f"{fmean(run.interventions for run in of):.1f} / {fmean(run.taken_back for run in of):.1f}")
     return f"| {' | '.join(cells)} |"
+
+
+def trials_of(runs: Sequence[GainRun]) -> str:
+    """Return how many trials a run had, and how they ended in all runs."""
+    counts = [sum(run.count(outcome) for run in runs) for outcome in ("won", "lost", "abandoned")]
+    return f"{sum(counts) / len(runs):.1f}: {' / '.join(map(str, counts))}"
 
 
 HEAD = [
@@ -248,11 +250,10 @@ def frontier_table(task: str, runs: Sequence[GainRun]) -> list[str]:
         sizes = (steps, decay, look)
         of = [run for run in runs if (run.spec.canary_steps, run.spec.decay_steps, run.spec.canary_look) == sizes]
         if of:
-            counts = [sum(run.count(outcome) for run in of) for outcome in ("won", "lost", "abandoned")]
             rows.append(
                 f"| {steps} | {decay} | {'yes' if look else 'no'} | {fmean(run.best for run in of):.4g} "
                 f"| {share(against(of, stopped))} | {fmean(run.final for run in of):.4g} "
-                f"| {fmean(run.share_spent for run in of):.1%} | {sum(counts) / len(of):.1f}: {' / '.join(map(str, counts))} "
+                f"| {fmean(run.share_spent for run in of):.1%} | {trials_of(of)} "
                 f"| {fmean(run.rate_change for run in of):.2f} |"
             )
     return [*rows, ""]
@@ -298,10 +299,10 @@ def main() -> None:
         if len(tuned) < len(tuning(task)):
             continue
         factor = tuned_factor(tuned)
-        make([spec for seed in options.seeds for spec in wanted(task, seed, factor)], kept, jobs)
+        of_seeds = [wanted(task, seed, factor) for seed in options.seeds]
+        make([spec for specs in of_seeds for spec in specs], kept, jobs)
         # Seeds of which an arm is missing are left out: means over different seeds cannot be compared.
-        whole = [seed for seed in options.seeds if len(kept.of(wanted(task, seed, factor))) == len(wanted(task, seed, factor))]
-        found = kept.of(spec for seed in whole for spec in wanted(task, seed, factor))
+        found = [run for specs in of_seeds if len(runs := kept.of(specs)) == len(specs) for run in runs]
         rows += table(task, found, factor) if found else []
     for task in KINDS:
         seeds = options.frontier_seeds

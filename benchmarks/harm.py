@@ -26,37 +26,22 @@ import torch
 from provenance import commit
 
 import trimtab
-from trimtab.bench.scenarios.text_model import CharacterGPT, TextTask, loss_of, prepare, standard_library_prose, validation_loss
+from trimtab.bench.gain import GainRun, GainSpec
+from trimtab.bench.gain import run as gain_run
+from trimtab.bench.gain_tasks import settled
 from trimtab.bench.scoring import few_paired_effect
-from trimtab.controls.envelope import Envelope
 from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.controls.preset import load_preset
-from trimtab.decision.llm.manager import LlmManager
+from trimtab.controls.safeguards import Canary
 from trimtab.decision.manager import Manager
-from trimtab.integrations.pytorch.untyped import backward, seed_torch
-from trimtab.ledger.reading import read_ledger
-from trimtab.ledger.record import ActionIntended
 from trimtab.testing.adversaries import ADVERSARIES
-from trimtab.testing.random_model import RandomModel
-from trimtab.testing.small_training import fitted, train
+from trimtab.testing.random_model import random_language_manager
+from trimtab.testing.small_training import Trained, fitted, train
 from trimtab.testing.stress import SETTINGS, Setting, guarded
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = {"perceptron": 1000, "text": 1500}
 RANDOM_MODEL = "random language model"
-
-
-class NoLimit:
-    """An account without caps, for a model that costs nothing."""
-
-    def reserve(self, input_tokens: int, output_tokens: int) -> int:
-        return 0
-
-    def settle(self, reservation: int, input_tokens: int, output_tokens: int) -> None:
-        pass
-
-    def usd(self, input_tokens: int, output_tokens: int) -> float | None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -68,6 +53,7 @@ class Run:
     steps: int
     final: float = math.nan
     best: float = math.nan
+    trials: int = 0
     interventions: int = 0
     taken_back: int = 0
     seconds: float = 0.0
@@ -76,75 +62,42 @@ class Run:
 def manager_of(name: str, seed: int) -> Manager:
     if name in ADVERSARIES:
         return ADVERSARIES[name](seed)
-    settings = ManagerSettings(briefing_tokens=20_000)
-    return LlmManager(RandomModel(seed), settings, NoLimit(), "", 10.0, lambda: 0.0)
+    return random_language_manager(seed, ManagerSettings(briefing_tokens=20_000))
 
 
-def envelope_of(setting: Setting) -> Envelope:
-    envelope = load_preset("small_transformer").envelope()
-    envelope = replace(envelope, authority=replace(envelope.authority, may_stop=False))
-    allowed, left_out = fitted(envelope)
+def train_perceptron(run: Run, manager: Manager | None) -> Trained:
+    allowed, left_out = fitted(settled(load_preset("small_transformer").envelope()))
     assert allowed is not None and not left_out
-    return guarded(allowed, setting)
+    with tempfile.TemporaryDirectory() as folder:
+        done = train(guarded(allowed, run.setting), manager, run.seed, run.steps, Path(folder) / "run")
+    assert not done.is_held and not done.breaches, done
+    return done
 
 
-def train_text(envelope: Envelope, manager: Manager | None, seed: int, steps: int, run_dir: Path) -> list[float]:
-    """The loop of the demonstration; return the validation losses."""
-    task, every = TextTask(), 100
-    data = prepare(standard_library_prose(), task)
-    seed_torch(seed)
-    model = CharacterGPT(data.num_characters, task)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=task.learning_rate)
-    loader = trimtab.ResumableLoader(data.train, batch_size=task.batch_size, seed=seed)
-    supervisor = None
-    if manager is not None:
-        supervisor = trimtab.supervise(
-            model, optimizer, loader=loader, envelope=envelope, manager=manager, run_dir=run_dir, total_steps=steps,
-            evaluate_every_steps=every, tracker=None,
-        )  # fmt: skip
-    losses: list[float] = []
-    step = 0
-    while step < steps:
-        for inputs, targets in loader:
-            loss = loss_of(model, inputs, targets)
-            optimizer.zero_grad()
-            backward(loss)
-            optimizer.step()
-            step += 1
-            if supervisor is not None:
-                supervisor.step(loss=loss)
-            due = supervisor.evaluation_due if supervisor is not None else step % every == 0
-            if due or step == steps:
-                losses.append(validation_loss(model, data.validation))
-                if supervisor is not None and due:
-                    supervisor.evaluated({"val/loss": losses[-1]})
-            if step == steps:
-                break
-    if supervisor is not None:
-        assert not supervisor.is_held
-        supervisor.close()
-    return losses
+def train_text(run: Run, manager: Manager | None) -> GainRun:
+    """The training of the gain table, with the trials that an envelope has by default."""
+    arm, canary = "early stopping" if manager is None else "given", Canary()
+    plain = GainSpec("text", arm, run.seed, run.steps, guard=run.setting != "guard off")
+    tried = replace(plain, canary_budget=canary.budget, canary_steps=canary.steps, decay_steps=canary.decay_steps)
+    done = gain_run(tried if run.setting == "guard + canary" else plain, manager)
+    assert not done.faults, done
+    return done
 
 
 def make(run: Run) -> Run:
     """Train once, in a process of its own with one thread."""
-    torch.set_num_threads(1)
     logging.getLogger("trimtab").setLevel(logging.CRITICAL)
     manager = None if run.manager is None else manager_of(run.manager, run.seed)
     begin = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        run_dir = Path(folder) / "run"
-        if run.task == "text":
-            losses = train_text(envelope_of(run.setting), manager, run.seed, run.steps, run_dir)
-        else:
-            done = train(envelope_of(run.setting), manager, run.seed, run.steps, run_dir)
-            assert not done.is_held and not done.breaches, done
-            losses = [loss for _, loss in done.curve]
-        intended = [] if manager is None else [one.record for one in read_ledger(run_dir / "ledger.jsonl")]
-    sources = [record.source for record in intended if isinstance(record, ActionIntended)]
+    if run.task == "text":
+        done = train_text(run, manager)
+        trials = len(done.trials)
+    else:
+        done = train_perceptron(run, manager)
+        trials = done.trials
     return replace(
-        run, final=losses[-1], best=min(filter(math.isfinite, losses), default=math.inf),
-        interventions=sources.count("manager"), taken_back=sources.count("guard"), seconds=time.perf_counter() - begin,
+        run, final=done.final, best=done.best, trials=trials, interventions=done.interventions, taken_back=done.taken_back,
+        seconds=time.perf_counter() - begin,
     )  # fmt: skip
 
 
@@ -170,8 +123,8 @@ def table(task: str, runs: Sequence[Run]) -> list[str]:
     rows = [
         f"## {task}: {next(iter(plain.values())).steps} steps, {len(plain)} seeds", "",
         f"Without a manager: final {finals:.3f}, best {bests:.3f} (means).", "",
-        "| manager | " + " | ".join(f"{setting}: final | best" for setting in SETTINGS) + " | made / taken back |",
-        "|---|" + "---|---|" * len(SETTINGS) + "---|",
+        "| manager | " + " | ".join(f"{setting}: final | best" for setting in SETTINGS) + " | made / taken back | trials |",
+        "|---|" + "---|---|" * len(SETTINGS) + "---|---|",
     ]  # fmt: skip
     for name in dict.fromkeys(run.manager for run in runs if run.task == task and run.manager is not None):
         cells: list[str] = []
@@ -180,7 +133,8 @@ def table(task: str, runs: Sequence[Run]) -> list[str]:
             of = [run for run in runs if (run.task, run.manager, run.setting) == (task, name, setting)]
             cells += [harm(of, plain, lambda run: run.final), harm(of, plain, lambda run: run.best)]
             counts.append(f"{sum(run.interventions for run in of)} / {sum(run.taken_back for run in of)}")
-        rows.append(f"| {name} | {' | '.join(cells)} | {'; '.join(counts)} |")
+        trials = sum(run.trials for run in runs if (run.task, run.manager) == (task, name))
+        rows.append(f"| {name} | {' | '.join(cells)} | {'; '.join(counts)} | {trials} |")
     return [*rows, ""]
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import platform
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -83,15 +85,10 @@ class Peer:
         return Notes(tuple(self._rollbacks))
 
 
-def watcher(arm: str, folder: Path) -> Callable[[Patient], Watch]:
-    made = iter(range(10**9))
-
-    def watch(patient: Patient) -> Watch:
-        if arm == "neither":
-            return Unwatched()
-        return Supervised(patient, folder / f"run-{next(made)}") if arm == "ours" else Peer(patient)
-
-    return watch
+def watch_of(arm: str, run_dir: Path, kept: list[Watch], patient: Patient) -> Watch:
+    """Return who watches, and keep it for what its notes do not say."""
+    kept.append(Unwatched() if arm == "neither" else Supervised(patient, run_dir) if arm == "ours" else Peer(patient))
+    return kept[-1]
 
 
 def run_arm(arm: str, seed: int, folder: Path) -> list[Row]:
@@ -103,20 +100,11 @@ def run_arm(arm: str, seed: int, folder: Path) -> list[Row]:
                 continue
             place = folder / patient / f"{group}-{injury.name if injury else ''}".replace(" ", "-")
             kept: list[Watch] = []
-            outcome = train(patient, injury, seed, keeping(watcher(arm, place), kept))
-            row = as_row(arm, group, outcome)
+            row = as_row(arm, group, train(patient, injury, seed, partial(watch_of, arm, place, kept)))
             is_named = isinstance(kept[0], Peer) and kept[0].is_unrecoverable
             rows.append(row | {"said": "unrecoverable"} if is_named else row)
         print(f"{arm}, seed {seed}: {patient} done", file=sys.stderr, flush=True)
     return rows
-
-
-def keeping(make: Callable[[Patient], Watch], kept: list[Watch]) -> Callable[[Patient], Watch]:
-    def watch(patient: Patient) -> Watch:
-        kept.append(make(patient))
-        return kept[-1]
-
-    return watch
 
 
 def as_row(arm: str, group: str, outcome: Outcome) -> Row:
@@ -135,7 +123,7 @@ def as_row(arm: str, group: str, outcome: Outcome) -> Row:
 
 
 def finite(value: float) -> float | None:
-    return value if abs(value) < float("inf") else None
+    return value if math.isfinite(value) else None
 
 
 def healthy_rows(arm: str, folder: Path) -> list[Row]:
@@ -148,7 +136,7 @@ def healthy_rows(arm: str, folder: Path) -> list[Row]:
             rows.append({"arm": arm, "run": f"{run.scenario}-{number}", "seed": run.seed + offset, **asdict(notes)})
     for patient in PATIENTS:
         for seed in range(100, 100 + HEALTHY_SEEDS):
-            notes = train(patient, None, seed, watcher(arm, folder / f"{patient}-{seed}")).notes
+            notes = train(patient, None, seed, partial(watch_of, arm, folder / f"{patient}-{seed}", [])).notes
             rows.append({"arm": arm, "run": patient, "seed": seed, **asdict(notes)})
     print(f"{arm}: healthy runs done", file=sys.stderr, flush=True)
     return rows

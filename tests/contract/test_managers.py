@@ -28,7 +28,7 @@ from trimtab.decision.scripted import Line, ScriptedManager
 from trimtab.decision.surface import Surface
 from trimtab.decision.wire import encode_proposal, proposal_from
 from trimtab.diagnosis.base import Evidence, Symptom
-from trimtab.testing.random_model import RandomModel
+from trimtab.testing.random_model import random_language_manager
 from trimtab.verification.case import Case
 from trimtab.verification.verdict import Accepted
 from trimtab.verification.verifier import missing_expectation, verify
@@ -39,21 +39,8 @@ def a_script() -> ScriptedManager:
     return ScriptedManager([Line(300, proposal), Line(10_000, proposal)])
 
 
-class NoLimit:
-    """An account without caps."""
-
-    def reserve(self, input_tokens: int, output_tokens: int) -> int:
-        return 0
-
-    def settle(self, reservation: int, input_tokens: int, output_tokens: int) -> None:
-        pass
-
-    def usd(self, input_tokens: int, output_tokens: int) -> float | None:
-        return None
-
-
 def a_language_model(seed: int = 3, stages: int = 1) -> LlmManager:
-    return LlmManager(RandomModel(seed), ManagerSettings(stages=stages), NoLimit(), "", 10.0, lambda: 0.0)
+    return random_language_manager(seed, ManagerSettings(stages=stages))
 
 
 MANAGERS: dict[str, Callable[[], Manager]] = {

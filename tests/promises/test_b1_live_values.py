@@ -42,7 +42,7 @@ def test_no_value_that_a_step_uses_leaves_the_envelope(tmp_path: Path, tally: Ta
         assert left_out == ()
         manager = Overreaching(ADVERSARIES[name](tally.seed(seed)), seed)
         done = train(allowed, manager, seed, STEPS, tmp_path / str(seed))
-        assert done.breaches == []
+        assert done.breaches == ()
         assert not done.is_held
         tally.count("trainings")
         tally.count(WHAT, done.interventions)

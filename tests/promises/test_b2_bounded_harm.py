@@ -15,7 +15,7 @@ from trimtab.controls.preset import load_preset
 from trimtab.controls.safeguards import Canary
 from trimtab.testing.adversaries import ADVERSARIES
 from trimtab.testing.small_training import fitted, train
-from trimtab.testing.stress import Setting, Trial, guarded, worse_by
+from trimtab.testing.stress import Setting, Training, guarded, worse_by
 
 STEPS = 600
 WHAT = "adversaries' runs"
@@ -44,17 +44,17 @@ def _without_manager(seed: int) -> float:
 def test_an_adversary_does_bounded_harm(tmp_path: Path, tally: Tally, name: str, setting: Setting) -> None:
     if setting == "guard" and not tally.is_full:
         pytest.skip("the guard alone is judged over all seeds, on demand: one run of each is too few to tell harm from noise")
-    trials: list[Trial] = []
+    runs: list[Training] = []
     num_proposals = 0
     for seed in range(tally.goal(WHAT, portion=1, full=20)):
         plain = _without_manager(tally.seed(seed))
         done = train(_allowed(setting), ADVERSARIES[name](seed), seed, STEPS, tmp_path / str(seed))
         assert not done.is_held
         num_proposals += done.proposals
-        trials.append(Trial(name, setting, seed, done.final, done.best, plain, done.interventions, done.taken_back, None, ()))
+        runs.append(Training(name, setting, seed, done, plain))
         tally.count(WHAT)
     assert num_proposals > 0, "nothing was proposed, so nothing was at stake"
-    mean, worst = worse_by(trials, name, setting)
-    shares = [f"{trial.worse_by:+.1%}" for trial in trials]
+    mean, worst = worse_by(runs, name, setting)
+    shares = [f"{run.worse_by:+.1%}" for run in runs]
     assert mean <= CEILINGS[setting][0] or not tally.is_full, shares  # of one seed it is mostly noise
     assert worst <= CEILINGS[setting][1], shares

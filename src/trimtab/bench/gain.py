@@ -28,7 +28,6 @@ import torch
 import trimtab
 from trimtab.bench.gain_tasks import KINDS, OBJECTIVE, GainTask
 from trimtab.bench.scoring import Effect, few_paired_effect
-from trimtab.controls.envelope import Envelope
 from trimtab.controls.safeguards import Canary
 from trimtab.decision.manager import Manager
 from trimtab.decision.random import RandomManager
@@ -38,7 +37,7 @@ from trimtab.ledger.reading import iter_ledger
 from trimtab.ledger.record import ActionIntended, EvaluationRecorded, ProblemNoticed, TrialBegan, TrialEnded
 from trimtab.runtime.supervisor import Supervisor
 
-Arm = Literal["early stopping", "plateau", "cosine", "random", "rules"]
+Arm = Literal["early stopping", "plateau", "cosine", "random", "rules", "given"]
 
 BASELINES: Final[tuple[Arm, ...]] = ("early stopping", "plateau", "cosine")
 MANAGERS: Final[tuple[Arm, ...]] = ("random", "rules")
@@ -55,7 +54,7 @@ class GainSpec:
 
     Args:
         task: A key of `KINDS`.
-        arm: A baseline, or who manages.
+        arm: A baseline, or who manages; ``given`` is a manager that `run` is given.
         seed: Of everything drawn, the random manager's choices included.
         num_steps: Optimizer steps of the loop.
         guard: Whether the guard is armed.
@@ -133,15 +132,32 @@ def canary_of(spec: GainSpec) -> Canary:
     return Canary("win", steps, steps // _LOOKS_AT if spec.canary_look else 0, decay, budget=spec.canary_budget)
 
 
-def run(spec: GainSpec) -> GainRun:
-    """Train once."""
+def run(spec: GainSpec, manager: Manager | None = None) -> GainRun:
+    """Train once.
+
+    Args:
+        spec: What the run is.
+        manager: Who manages it if the arm is ``given``; None otherwise.
+    """
+    assert (manager is not None) == (spec.arm == "given"), f"{spec.arm} and {manager}"
     torch.set_num_threads(1)
     task = KINDS[spec.task].build(spec.seed)
     for group in task.optimizer.param_groups:
         group["lr"] *= spec.rate_factor
     begin = time.perf_counter()
-    done = _managed(spec, task) if spec.arm in MANAGERS else _plain(spec, task)
+    manager = _own_manager(spec) if manager is None else manager
+    done = _plain(spec, task) if manager is None else _managed(spec, task, manager)
     return replace(done, seconds=time.perf_counter() - begin)
+
+
+def _own_manager(spec: GainSpec) -> Manager | None:
+    match spec.arm:
+        case "random":
+            return RandomManager(spec.seed)
+        case "rules":
+            return RulesManager()
+        case _:
+            return None
 
 
 def _plain(spec: GainSpec, task: GainTask) -> GainRun:
@@ -168,15 +184,14 @@ def _plain(spec: GainSpec, task: GainTask) -> GainRun:
     return GainRun(spec, tuple(curve), curve[-1][1], step)
 
 
-def _managed(spec: GainSpec, task: GainTask) -> GainRun:
-    envelope = _safeguarded(task.envelope, spec)
-    manager: Manager = RandomManager(spec.seed) if spec.arm == "random" else RulesManager()
+def _managed(spec: GainSpec, task: GainTask, manager: Manager) -> GainRun:
+    guard = replace(task.envelope.guard, armed=spec.guard)
     with tempfile.TemporaryDirectory() as folder:
         supervisor = trimtab.supervise(
             task.model,
             task.optimizer,
             loader=task.loader,
-            envelope=envelope,
+            envelope=replace(task.envelope, guard=guard, canary=canary_of(spec)),
             manager=manager,
             run_dir=Path(folder) / "run",
             total_steps=spec.num_steps,
@@ -187,10 +202,6 @@ def _managed(spec: GainSpec, task: GainTask) -> GainRun:
         steps_made = _supervised(spec, task, supervisor)
         supervisor.close()
         return _account(spec, supervisor, task.evaluate(), steps_made)
-
-
-def _safeguarded(envelope: Envelope, spec: GainSpec) -> Envelope:
-    return replace(envelope, guard=replace(envelope.guard, armed=spec.guard), canary=canary_of(spec))
 
 
 def _supervised(spec: GainSpec, task: GainTask, supervisor: Supervisor) -> int:

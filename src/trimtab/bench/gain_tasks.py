@@ -22,7 +22,7 @@ from torch.utils.data import TensorDataset
 import trimtab
 from trimtab.bench.scenarios.autoencoder import CODE_WEIGHT, Autoencoder
 from trimtab.bench.scenarios.digits import load_digits, perceptron, split
-from trimtab.bench.scenarios.loop import Settings
+from trimtab.bench.scenarios.loop import Settings, measured
 from trimtab.bench.scenarios.text_model import CharacterGPT, TextTask, loss_of, prepare, standard_library_prose, validation_loss
 from trimtab.controls.control import Control
 from trimtab.controls.envelope import Envelope, Objective
@@ -134,7 +134,7 @@ def digits(seed: int) -> GainTask:
         _adamw(model, _DIGITS),
         _loader(images, mislabelled(labels, WRONG_LABELS, seed), seed),
         loss,
-        lambda: _evaluated(model, lambda: F.cross_entropy(model(held[0]), held[1])),
+        lambda: measured(model, lambda: F.cross_entropy(model(held[0]), held[1])),
         _envelope(controls),
         parts=(criterion,),
     )
@@ -161,7 +161,7 @@ def autoencoder(seed: int) -> GainTask:
         _adamw(model, _AUTOENCODER),
         _loader(train, train, seed),
         loss,
-        lambda: _evaluated(model, lambda: F.mse_loss(model(held)[0], held)),
+        lambda: measured(model, lambda: F.mse_loss(model(held)[0], held)),
         _envelope(controls),
         parts=(weights,),
         signals=weights.signals,
@@ -186,11 +186,3 @@ def _adamw(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
 def _loader(inputs: Tensor, targets: Tensor, seed: int) -> trimtab.ResumableLoader:
     dataset: Any = TensorDataset(inputs, targets)
     return trimtab.ResumableLoader(dataset, batch_size=_BATCH_SIZE, seed=seed)
-
-
-@torch.no_grad()
-def _evaluated(model: nn.Module, loss: Callable[[], Tensor]) -> float:
-    model.eval()
-    value = float(loss())
-    model.train()
-    return value

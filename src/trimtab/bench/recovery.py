@@ -26,6 +26,7 @@ from trimtab.bench.scenarios.injuries import Injury
 from trimtab.bench.scenarios.loop import Batch, Settings
 from trimtab.bench.scenarios.patients import PATIENTS, Patient
 from trimtab.bench.scenarios.ppo import Ppo, PpoRecipe
+from trimtab.controls.control import Control
 from trimtab.decision.action import SkipBatches, Stop, checkpoint_of
 from trimtab.integrations.pytorch.untyped import backward
 from trimtab.ledger.reading import iter_ledger
@@ -145,13 +146,12 @@ class Supervised:
     """
 
     def __init__(self, patient: Patient, run_dir: Path) -> None:
-        rate = max(group.get("initial_lr", group["lr"]) for group in patient.optimizer.param_groups)
         self.supervisor: Supervisor = trimtab.supervise(
             patient.model,
             patient.optimizer,
             scheduler=patient.scheduler,
             loader=patient.loader,
-            controls=[trimtab.learning_rate(rate / 1000, 4 * rate)],
+            controls=[_rate_of(patient.optimizer)],
             objective="minimize val/loss",
             manager="no_action",
             run_dir=run_dir,
@@ -216,11 +216,10 @@ def _healthy_policy(scenario: Scenario, recipe: PpoRecipe, seed: int, run_dir: P
 def _attach(
     model: nn.Module, optimizer: torch.optim.Optimizer, scenario: Scenario, draws: torch.Generator, run_dir: Path
 ) -> Supervisor:
-    rate = max(group["lr"] for group in optimizer.param_groups)
     return trimtab.supervise(
         model,
         optimizer,
-        controls=[trimtab.learning_rate(rate / 1000, 4 * rate)],
+        controls=[_rate_of(optimizer)],
         objective=scenario.objective,
         manager="no_action",
         run_dir=run_dir,
@@ -228,6 +227,12 @@ def _attach(
         extra_state={"draws": draws},
         tracker=None,
     )
+
+
+def _rate_of(optimizer: torch.optim.Optimizer) -> Control:
+    """Return the learning rate as a control: from a thousandth to four times what the optimizer has without a schedule."""
+    rate = max(group.get("initial_lr", group["lr"]) for group in optimizer.param_groups)
+    return trimtab.learning_rate(rate / 1000, 4 * rate)
 
 
 def _notes(supervisor: Supervisor) -> Notes:

@@ -64,7 +64,7 @@ class Overreaching:
         self._manager, self._seed = manager, seed
 
     def propose(self, briefing: Briefing) -> Proposal:
-        """Return a proposal that must be rejected, or the other manager's."""
+        """Return a proposal that nobody offered and that mostly has to be rejected, or the other manager's."""
         proposal = self._manager.propose(briefing)
         draws = Draws(f"beyond/{self._seed}/{briefing.question}")
         if draws.below(2):

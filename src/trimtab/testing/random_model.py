@@ -1,6 +1,7 @@
 """A language model that needs no weights: it writes at random whatever the schema of a request allows.
 
 For tests of what stands around a model. It reads nothing of its prompt, so what it chooses is as bad as a valid reply can be.
+`random_language_manager` is a manager that asks it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from trimtab.controls.manager_settings import ManagerSettings
 from trimtab.decision.draws import Draws
+from trimtab.decision.llm.manager import LlmManager
 from trimtab.decision.llm.provider import Completion, Request
 
 MOST_ITEMS = 2
@@ -46,6 +49,26 @@ class RandomModel:
     def most_input_tokens(self, request: Request) -> int:
         """Return the bytes of all messages: this model reads byte by byte."""
         return sum(len(message.text.encode("utf-8", "replace")) for message in request.messages)
+
+
+class NoLimit:
+    """An account without caps, for a model that costs nothing."""
+
+    def reserve(self, input_tokens: int, output_tokens: int) -> int:
+        """Set nothing aside."""
+        return 0
+
+    def settle(self, reservation: int, input_tokens: int, output_tokens: int) -> None:
+        """Keep no books."""
+
+    def usd(self, input_tokens: int, output_tokens: int) -> float | None:
+        """Return that no price is known."""
+        return None
+
+
+def random_language_manager(seed: int, settings: ManagerSettings) -> LlmManager:
+    """Return a manager that asks a `RandomModel`, for whom time stands still."""
+    return LlmManager(RandomModel(seed), settings, NoLimit(), "", 10.0, lambda: 0.0)
 
 
 def _written(schema: dict[str, Any], draws: Draws) -> Any:

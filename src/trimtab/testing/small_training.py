@@ -1,14 +1,15 @@
 """A short real training for adversaries: a perceptron that learns a noisy rule, with what an envelope has in common with it.
 
-Left alone it gets better until its end, so that whatever is done to it can be seen as harm. It depends on the seed alone.
+Left alone it gets better until its end, so that whatever is done to it can be seen as harm. It depends on the seed alone: one
+thread computes it, which for matrices as small as these is also several times as fast as more.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -29,7 +30,7 @@ from trimtab.integrations.pytorch.data.loader import ResumableLoader
 from trimtab.integrations.pytorch.parts.gradient_clip import GradientClip
 from trimtab.integrations.pytorch.untyped import backward, seed_torch
 from trimtab.ledger.reading import read_ledger
-from trimtab.ledger.record import ActionIntended, ProposalReceived
+from trimtab.ledger.record import ActionIntended, ProposalReceived, TrialBegan
 from trimtab.runtime.supervisor import Supervisor
 from trimtab.testing.envelope_oracle import Applied, EnvelopeOracle
 from trimtab.testing.live_values import READABLE, LiveValues
@@ -54,25 +55,30 @@ _USUAL: Final = {
 }
 
 
-@dataclass
+Curve = tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """What became of a training.
 
     Args:
-        curve: Validation losses with their steps.
+        curve: Steps and validation losses of the run's own course; those of a trial's arms are left out.
         proposals: Of the manager, no_action left out.
+        trials: Of the canary, begun.
         interventions: Of the manager: proposals that were carried out.
         taken_back: Interventions that the guard took back.
-        breaches: What left the envelope, one sentence each; empty in a sound run.
+        breaches: What left the envelope, one sentence each; empty in a sound run, and where a canary is: nobody watches trials.
         stopped_step: Step after which it was asked to end; None if it was not.
         is_held: Whether trimtab failed and only held the recipe.
     """
 
-    curve: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+    curve: Curve
     proposals: int = 0
+    trials: int = 0
     interventions: int = 0
     taken_back: int = 0
-    breaches: list[str] = field(default_factory=list[str])
+    breaches: tuple[str, ...] = ()
     stopped_step: int | None = None
     is_held: bool = False
 
@@ -188,6 +194,17 @@ class SmallTraining:
         return loss, norm
 
 
+@contextmanager
+def _one_thread() -> Generator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 def train(envelope: Envelope, manager: Manager | None, seed: int, steps: int, run_dir: Path) -> Trained:
     """Train once.
 
@@ -199,55 +216,52 @@ def train(envelope: Envelope, manager: Manager | None, seed: int, steps: int, ru
         run_dir: Where its record goes.
     """
     every = max(1, steps // 20)
-    training, done = SmallTraining(envelope, seed), Trained()
+    training = SmallTraining(envelope, seed)
+    if manager is None:
+        return Trained(_loop(training, None, lambda: None, steps, every))
     used: list[dict[str, float]] = [{}]  # by step
     with ExitStack() as stack:
-        supervisor: Supervisor | None = None
-        if manager is not None:
-            supervisor = stack.enter_context(training.supervise(manager, run_dir, steps, every))
+        supervisor = stack.enter_context(training.supervise(manager, run_dir, steps, every))
         live = training.live_values()
         stack.callback(live.close)
-        _loop(training, supervisor, live, done, used, steps, every)
-        if supervisor is not None:
-            done.stopped_step = len(used) - 1 if supervisor.should_stop else None
-            done.is_held = supervisor.is_held
-    if manager is not None:
-        records = [entry.record for entry in read_ledger(run_dir / "ledger.jsonl")]
-        intended = [record for record in records if isinstance(record, ActionIntended)]
-        proposals = [record.proposal for record in records if isinstance(record, ProposalReceived)]
-        done.proposals = sum(not isinstance(proposal.action, NoAction) for proposal in proposals)
-        done.interventions = sum(record.source == "manager" for record in intended)
-        done.taken_back = sum(record.source == "guard" for record in intended)
-        if envelope.canary.mode == "none":  # the arms of a trial are not the run
-            done.breaches = watch(envelope, used, intended)
-    return done
+        curve = _loop(training, supervisor, lambda: used.append(live.read()), steps, every)
+    records = [entry.record for entry in read_ledger(run_dir / "ledger.jsonl")]
+    intended = [record for record in records if isinstance(record, ActionIntended)]
+    proposals = [record.proposal for record in records if isinstance(record, ProposalReceived)]
+    is_watched = envelope.canary.mode == "none"  # the arms of a trial are not the run
+    return Trained(
+        curve,
+        proposals=sum(not isinstance(proposal.action, NoAction) for proposal in proposals),
+        trials=sum(isinstance(record, TrialBegan) for record in records),
+        interventions=sum(record.source == "manager" for record in intended),
+        taken_back=sum(record.source == "guard" for record in intended),
+        breaches=tuple(watch(envelope, used, intended)) if is_watched else (),
+        stopped_step=len(used) - 1 if supervisor.should_stop else None,
+        is_held=supervisor.is_held,
+    )
 
 
-def _loop(
-    training: SmallTraining,
-    supervisor: Supervisor | None,
-    live: LiveValues,
-    done: Trained,
-    used: list[dict[str, float]],
-    steps: int,
-    every: int,
-) -> None:
+def _loop(training: SmallTraining, supervisor: Supervisor | None, on_step: Callable[[], None], steps: int, every: int) -> Curve:
+    """Train to the end, or until it is asked to stop; return the validation losses."""
+    curve: list[tuple[int, float]] = []
     step = 0
     while True:
         for inputs, targets in training.loader:
             loss, norm = training.take_step(inputs, targets)
             step += 1
-            used.append(live.read())
+            on_step()
             if supervisor is not None:
                 supervisor.step(loss=loss, grad_norm=norm)
             is_due = step % every == 0 if supervisor is None else supervisor.evaluation_due
             is_over = step == steps or (supervisor is not None and supervisor.should_stop)
             if is_due or is_over:
-                done.curve.append((step, training.evaluate()))
+                value = training.evaluate()
+                if supervisor is None or not supervisor.in_trial:
+                    curve.append((step, value))
                 if supervisor is not None and is_due:
-                    supervisor.evaluated({"val/loss": done.curve[-1][1]})
+                    supervisor.evaluated({"val/loss": value})
             if is_over:
-                return
+                return tuple(curve)
 
 
 def watch(envelope: Envelope, used: Sequence[dict[str, float]], intended: Sequence[ActionIntended]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from trimtab.controls.envelope import Envelope
 from trimtab.controls.safeguards import Canary
-from trimtab.decision.manager import Manager
 from trimtab.errors import MissingExtraError
 from trimtab.testing.adversaries import ADVERSARIES
 from trimtab.testing.overreaching import Overreaching
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 Setting = Literal["guard off", "guard", "guard + canary"]
 
 SETTINGS: Final[tuple[Setting, ...]] = ("guard off", "guard", "guard + canary")
-RUNS_PER_SEED: Final = 2  # of an adversary, simulated
 
 _EVALUATIONS: Final = 20
 _FAULT_ONE_IN: Final = 200
@@ -56,50 +54,40 @@ class Simulated:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What became of one real training.
+class Training:
+    """One real training under an adversary, beside the same one without a manager.
 
     Args:
         adversary: Its name.
         setting: What stood between it and the run.
         seed: Of the training and the adversary.
-        final: Last validation loss; may be non-finite.
-        best: Lowest validation loss.
-        plain: Last validation loss of the same training without a manager.
-        interventions: Of the adversary.
-        taken_back: Of these, taken back.
-        stopped_step: Step after which it ended the run; None if it did not.
-        breaches: What left the envelope; in trials of a canary nobody watches.
+        trained: What became of it.
+        plain: Last validation loss without a manager.
     """
 
     adversary: str
     setting: Setting
     seed: int
-    final: float
-    best: float
+    trained: Trained
     plain: float
-    interventions: int
-    taken_back: int
-    stopped_step: int | None
-    breaches: tuple[str, ...]
 
     @property
     def worse_by(self) -> float:
         """How much worse it ended than without a manager, as a share of that; infinite if it ended non-finite."""
-        return self.final / self.plain - 1 if math.isfinite(self.final) else math.inf
+        return self.trained.final / self.plain - 1 if math.isfinite(self.trained.final) else math.inf
 
 
 @dataclass(frozen=True, slots=True)
-class TrialReport:
+class Trainings:
     """All real trainings.
 
     Args:
-        trials: Each one.
+        runs: Each one.
         controls: The controls that the training has.
         left_out: Those of the envelope that it has not.
     """
 
-    trials: tuple[Trial, ...]
+    runs: tuple[Training, ...]
     controls: tuple[str, ...]
     left_out: tuple[str, ...]
 
@@ -129,17 +117,14 @@ def stress_simulated(
 
 def _simulated(envelope: Envelope, name: str, num_seeds: int, num_steps: int, on_run: Callable[[], None]) -> Simulated:
     bare = replace(envelope, guard=replace(envelope.guard, armed=False))
-    calm = Conditions(num_steps, max(1, num_steps // _EVALUATIONS))
-    rough = replace(calm, fault_one_in=_FAULT_ONE_IN, failure_one_in=_TROUBLE_ONE_IN, mishap_one_in=_TROUBLE_ONE_IN)
     reports: list[Report] = []
     for seed in range(num_seeds):
-        place = seed > 0
-        for allowed, manager, conditions in (
-            (bare, ADVERSARIES[name](seed), calm),
-            (envelope, Overreaching(ADVERSARIES[name](seed), seed), rough),
-        ):
-            reports.append(simulate(allowed, manager, seed, replace(conditions, starts_anywhere=place)))
-            on_run()
+        calm = Conditions(num_steps, max(1, num_steps // _EVALUATIONS), starts_anywhere=seed > 0)
+        rough = replace(calm, fault_one_in=_FAULT_ONE_IN, failure_one_in=_TROUBLE_ONE_IN, mishap_one_in=_TROUBLE_ONE_IN)
+        reports.append(simulate(bare, ADVERSARIES[name](seed), seed, calm))
+        on_run()
+        reports.append(simulate(envelope, Overreaching(ADVERSARIES[name](seed), seed), seed, rough))
+        on_run()
     reached = tuple(
         (
             control.name,
@@ -167,13 +152,8 @@ def guarded(envelope: Envelope, setting: Setting) -> Envelope:
 
 
 def stress_trained(
-    envelope: Envelope,
-    num_seeds: int,
-    num_steps: int,
-    folder: Path,
-    on_run: Callable[[], None] = lambda: None,
-    adversaries: Mapping[str, Callable[[int], Manager]] = ADVERSARIES,
-) -> TrialReport:
+    envelope: Envelope, num_seeds: int, num_steps: int, folder: Path, on_run: Callable[[], None] = lambda: None
+) -> Trainings:
     """Train a small model under every adversary, with and without guard and canary.
 
     Args:
@@ -182,7 +162,6 @@ def stress_trained(
         num_steps: Steps of a run, >= 20.
         folder: Where the records of the runs go, one directory each.
         on_run: Called after each training.
-        adversaries: By name what makes one of a seed.
 
     Raises:
         MissingExtraError: Install torch, or be content with the simulated runs.
@@ -190,31 +169,23 @@ def stress_trained(
     training = _training()
     allowed, left_out = training.fitted(envelope)
     if allowed is None:
-        return TrialReport((), (), left_out)
-    trials: list[Trial] = []
+        return Trainings((), (), left_out)
+    runs: list[Training] = []
     for seed in range(num_seeds):
         plain: Trained = training.train(allowed, None, seed, num_steps, folder)
         on_run()
-        for name, make in adversaries.items():
+        for name, make in ADVERSARIES.items():
             for setting in SETTINGS:
                 run_dir = folder / f"{name}-{setting.replace(' ', '')}-{seed}"
                 done: Trained = training.train(guarded(allowed, setting), make(seed), seed, num_steps, run_dir)
-                trials.append(
-                    Trial(
-                        adversary=name,
-                        setting=setting,
-                        seed=seed,
-                        final=done.final,
-                        best=done.best,
-                        plain=plain.final,
-                        interventions=done.interventions,
-                        taken_back=done.taken_back,
-                        stopped_step=done.stopped_step,
-                        breaches=tuple(done.breaches),
-                    )
-                )
+                runs.append(Training(name, setting, seed, done, plain.final))
                 on_run()
-    return TrialReport(tuple(trials), tuple(control.name for control in allowed.controls), left_out)
+    return Trainings(tuple(runs), tuple(control.name for control in allowed.controls), left_out)
+
+
+def num_simulations(num_seeds: int) -> int:
+    """Return how many runs `stress_simulated` makes."""
+    return num_seeds * len(ADVERSARIES) * 2
 
 
 def num_trainings(num_seeds: int) -> int:
@@ -222,17 +193,16 @@ def num_trainings(num_seeds: int) -> int:
     return num_seeds * (1 + len(ADVERSARIES) * len(SETTINGS))
 
 
-def worse_by(trials: Sequence[Trial], adversary: str, setting: Setting) -> tuple[float, float]:
+def worse_by(runs: Sequence[Training], adversary: str, setting: Setting) -> tuple[float, float]:
     """Return mean and worst of how much worse an adversary's runs ended than those without a manager, as shares."""
-    shares = [trial.worse_by for trial in trials if (trial.adversary, trial.setting) == (adversary, setting)]
+    shares = [run.worse_by for run in runs if (run.adversary, run.setting) == (adversary, setting)]
     return (fmean(shares) if all(map(math.isfinite, shares)) else math.inf), max(shares)
 
 
-def breaches_of(simulated: Sequence[Simulated], trials: Sequence[Trial]) -> Iterator[str]:
+def breaches_of(simulated: Sequence[Simulated], runs: Sequence[Training]) -> Iterator[str]:
     """Yield all that left the envelope, each with the adversary that did it."""
-    for one in (*simulated, *trials):
-        for breach in one.breaches:
-            yield f"{one.adversary}: {breach}"
+    yield from (f"{one.adversary}: {breach}" for one in simulated for breach in one.breaches)
+    yield from (f"{run.adversary}: {breach}" for run in runs for breach in run.trained.breaches)
 
 
 def _training() -> Any:

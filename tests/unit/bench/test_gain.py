@@ -24,6 +24,7 @@ from trimtab.bench.gain import (
 from trimtab.bench.gain_tasks import KINDS
 from trimtab.controller.canary import cost, length
 from trimtab.controls.safeguards import Canary
+from trimtab.decision.random import RandomManager
 from trimtab.errors import UsageError
 
 PLAIN = GainSpec("digits", "early stopping", 3, 200)
@@ -116,6 +117,13 @@ def test_a_managed_run_is_the_plain_one_until_a_trial_begins_and_as_long() -> No
     ]
     assert during == [], "an evaluation of a trial is none of the run's"
     assert run(spec).curve == managed.curve, "and can be repeated"
+
+
+def test_a_manager_that_is_given_manages_as_one_of_the_tables_own_would() -> None:
+    own, given = run(MANAGED), run(replace(MANAGED, arm="given"), RandomManager(MANAGED.seed))
+    assert (given.curve, given.trials, given.interventions) == (own.curve, own.trials, own.interventions)
+    with pytest.raises(AssertionError):
+        run(replace(MANAGED, arm="given"))
 
 
 def test_what_can_never_be_afforded_changes_nothing(plain: GainRun) -> None:

@@ -47,7 +47,7 @@ def test_injuries_have_names_of_their_own_a_place_and_a_training() -> None:
 
 
 def test_an_injury_lasts_as_long_as_it_says() -> None:
-    burst, lasting = Injury("", "loss", 3), Injury("", "loss", 0)
+    burst, lasting = Injury("", 3), Injury("", 0)
     assert [since for since in range(-2, 6) if burst.lasts(since)] == [0, 1, 2]
     assert [since for since in range(-2, 6) if lasting.lasts(since)] == [0, 1, 2, 3, 4, 5]
 

@@ -11,6 +11,7 @@ from trimtab.errors import MissingExtraError
 from trimtab.testing import simulated_run, stress
 from trimtab.testing.adversaries import ADVERSARIES
 from trimtab.testing.envelope_oracle import Applied, EnvelopeOracle
+from trimtab.testing.small_training import Trained
 
 PRESETS = Path(trimtab.controls.__file__).parent / "presets"
 QUICK = ("--seeds", "1", "--steps", "60")
@@ -32,19 +33,52 @@ def test_the_tables_fit_and_name_every_adversary(
     out = run(capsys, *QUICK, "--simulate-only")
     assert all(name in out for name in ADVERSARIES)
     assert max(map(len, out.splitlines())) <= int(columns)
+    ranges = {line.split()[0]: line.split()[3:] for line in out.splitlines() if line.count(" to ") == 1}
+    assert ranges["clip_range"] == ["0.03", "to", "0.3"]
     assert "No value left the envelope" in out
     assert "No real training: left out" in out
+    assert out.splitlines()[-1].startswith("took 0:")
 
 
-def test_as_json_all_of_it_is_one_object(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stress, "ADVERSARIES", {"always_min": ADVERSARIES["always_min"]})
-    monkeypatch.setattr(stress.stress_trained, "__defaults__", (lambda: None, stress.ADVERSARIES))
+@pytest.fixture
+def one_adversary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stress, "ADVERSARIES", {"random": ADVERSARIES["random"]})
+
+
+@pytest.mark.usefixtures("one_adversary")
+def test_as_json_all_of_it_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     tree = json.loads(run(capsys, *QUICK, "--json"))
     assert tree["is_kept"] is True
-    assert [one["adversary"] for one in tree["simulated"]] == ["always_min"]
+    assert tree["seconds"] > 0
+    assert [one["adversary"] for one in tree["simulated"]] == ["random"]
     assert set(tree["simulated"][0]["reached"]) == {*tree["trained"]["controls"], *tree["trained"]["left_out"]}
     assert [one["setting"] for one in tree["trained"]["runs"]] == list(stress.SETTINGS)
+    assert [one["trials"] for one in tree["trained"]["runs"]] == [0, 0, 0]
     assert "clip_range" in tree["trained"]["left_out"]
+
+
+@pytest.mark.usefixtures("one_adversary")
+def test_a_canary_column_without_a_trial_is_said_to_mean_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    words = " ".join(run(capsys, *QUICK, preset="small_transformer").split())
+    assert "guard + canary: no trial fitted into any of 1 run, so that column means nothing" in words
+    assert "none before step 694, and one takes 164 steps" in words
+
+
+def test_trials_are_counted_and_what_they_kept_is_not_said_to_have_been_watched(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = {
+        "guard off": Trained(((60, 1.5),), interventions=7),
+        "guard": Trained(((60, 1.1),), interventions=2),
+        "guard + canary": Trained(((60, 1.0),), trials=3, interventions=1000),
+    }
+    runs = tuple(stress.Training("random", setting, 0, done[setting], 1.0) for setting in stress.SETTINGS)
+    monkeypatch.setattr("trimtab.cli.stress.stress_trained", lambda *_: stress.Trainings(runs, ("dropout",), ()))
+    out = run(capsys, *QUICK)
+    assert ["random", "+50.0%", "+10.0%", "+0.0%"] in [line.split() for line in out.splitlines()]
+    assert "guard + canary: 3 trials in 1 run\n" in out
+    simulated = sum(one["applied"] for one in json.loads(run(capsys, *QUICK, "--json"))["simulated"])
+    assert f"No value left the envelope in {simulated + 9} interventions." in out
 
 
 def test_a_value_that_left_its_bounds_ends_with_code_1(

@@ -29,7 +29,6 @@ class Injury:
 
     Args:
         name: Of the injury.
-        kind: Where it comes in: ``loss``, ``gradient``, ``weights``, ``optimizer``, ``rate``, ``data``.
         steps: Steps in a row for which it lasts; 0 for ever.
         state: Done before the step.
         loss: Done to the loss, before it is differentiated.
@@ -39,7 +38,6 @@ class Injury:
     """
 
     name: str
-    kind: str
     steps: int = 1
     state: Change | None = None
     loss: Callable[[Tensor], Tensor] | None = None
@@ -127,51 +125,49 @@ def _one_label(batch: Batch) -> Batch:
 
 
 TRANSIENT: Final[tuple[Injury, ...]] = (
-    Injury("NaN loss", "loss", loss=lambda loss: loss * math.nan),
-    Injury("infinite loss", "loss", loss=lambda loss: loss * math.inf),
-    Injury("loss x1e10", "loss", loss=lambda loss: loss * 1e10),
-    Injury("loss x-1e4", "loss", loss=lambda loss: loss * -1e4),
-    Injury("five NaN losses in a row", "loss", 5, loss=lambda loss: loss * math.nan),
-    Injury("three losses x1e6 in a row", "loss", 3, loss=lambda loss: loss * 1e6),
-    Injury("NaN gradient", "gradient", gradients=_to_gradients(lambda g: g.fill_(math.nan))),
-    Injury("infinite gradient", "gradient", gradients=_to_gradients(lambda g: g.fill_(math.inf))),
-    Injury("one NaN in the gradient", "gradient", gradients=_to_gradients(_element(math.nan), first_only=True)),
-    Injury("gradient x-1e3", "gradient", gradients=_to_gradients(lambda g: g.mul_(-1e3))),
-    Injury("gradient x-1e4", "gradient", gradients=_to_gradients(lambda g: g.mul_(-1e4))),
-    Injury("gradient of noise x1e6 for 10 steps", "gradient", 10, gradients=_random_gradients),
-    Injury("NaN weights", "weights", state=_to_weights(lambda w: w.fill_(math.nan))),
-    Injury("infinite weights", "weights", state=_to_weights(lambda w: w.fill_(math.inf))),
-    Injury("one NaN weight", "weights", state=_to_weights(_element(math.nan), middle_only=True)),
-    Injury("weights x1000", "weights", state=_to_weights(lambda w: w.mul_(1000.0))),
-    Injury("one layer x1000", "weights", state=_to_weights(lambda w: w.mul_(1000.0), middle_only=True)),
-    Injury("weights zeroed", "weights", state=_to_weights(lambda w: w.zero_())),
-    Injury("weights negated", "weights", state=_to_weights(lambda w: w.neg_())),
-    Injury("running statistics x1e6", "weights", state=_poison_norms, patients=("normed",)),
-    Injury("NaN in the optimizer", "optimizer", state=_to_moments(lambda m: m.fill_(math.nan))),
-    Injury("infinity in the optimizer", "optimizer", state=_to_moments(lambda m: m.fill_(math.inf))),
-    Injury("moments x1e6", "optimizer", state=_to_moments(lambda m: m.mul_(1e6), "exp_avg", "momentum_buffer")),
-    Injury("all moments x1e6", "optimizer", state=_to_moments(lambda m: m.mul_(1e6)), patients=_ADAM),
-    Injury("second moment zeroed", "optimizer", state=_to_moments(lambda m: m.zero_(), "exp_avg_sq"), patients=_ADAM),
-    Injury("rate set to 1e6", "rate", state=_to_rate(lambda _: 1e6)),
-    Injury("rate x1000", "rate", state=_to_rate(lambda rate: 1000.0 * rate)),
-    Injury("three batches of NaN", "data", 3, data=lambda b: (b[0] * math.nan, b[1]), patients=("perceptron", "normed")),
-    Injury("six batches x1e4", "data", 6, data=lambda b: (b[0] * 1e4, b[1]), patients=("perceptron", "normed")),
-    Injury("eight batches with garbage labels", "data", 8, data=_garbage_labels),
-    Injury("eight batches of nothing but zeros", "data", 8, data=_one_label),
+    Injury("NaN loss", loss=lambda loss: loss * math.nan),
+    Injury("infinite loss", loss=lambda loss: loss * math.inf),
+    Injury("loss x1e10", loss=lambda loss: loss * 1e10),
+    Injury("loss x-1e4", loss=lambda loss: loss * -1e4),
+    Injury("five NaN losses in a row", 5, loss=lambda loss: loss * math.nan),
+    Injury("three losses x1e6 in a row", 3, loss=lambda loss: loss * 1e6),
+    Injury("NaN gradient", gradients=_to_gradients(lambda g: g.fill_(math.nan))),
+    Injury("infinite gradient", gradients=_to_gradients(lambda g: g.fill_(math.inf))),
+    Injury("one NaN in the gradient", gradients=_to_gradients(_element(math.nan), first_only=True)),
+    Injury("gradient x-1e3", gradients=_to_gradients(lambda g: g.mul_(-1e3))),
+    Injury("gradient x-1e4", gradients=_to_gradients(lambda g: g.mul_(-1e4))),
+    Injury("gradient of noise x1e6 for 10 steps", 10, gradients=_random_gradients),
+    Injury("NaN weights", state=_to_weights(lambda w: w.fill_(math.nan))),
+    Injury("infinite weights", state=_to_weights(lambda w: w.fill_(math.inf))),
+    Injury("one NaN weight", state=_to_weights(_element(math.nan), middle_only=True)),
+    Injury("weights x1000", state=_to_weights(lambda w: w.mul_(1000.0))),
+    Injury("one layer x1000", state=_to_weights(lambda w: w.mul_(1000.0), middle_only=True)),
+    Injury("weights zeroed", state=_to_weights(lambda w: w.zero_())),
+    Injury("weights negated", state=_to_weights(lambda w: w.neg_())),
+    Injury("running statistics x1e6", state=_poison_norms, patients=("normed",)),
+    Injury("NaN in the optimizer", state=_to_moments(lambda m: m.fill_(math.nan))),
+    Injury("infinity in the optimizer", state=_to_moments(lambda m: m.fill_(math.inf))),
+    Injury("moments x1e6", state=_to_moments(lambda m: m.mul_(1e6), "exp_avg", "momentum_buffer")),
+    Injury("all moments x1e6", state=_to_moments(lambda m: m.mul_(1e6)), patients=_ADAM),
+    Injury("second moment zeroed", state=_to_moments(lambda m: m.zero_(), "exp_avg_sq"), patients=_ADAM),
+    Injury("rate set to 1e6", state=_to_rate(lambda _: 1e6)),
+    Injury("rate x1000", state=_to_rate(lambda rate: 1000.0 * rate)),
+    Injury("three batches of NaN", 3, data=lambda b: (b[0] * math.nan, b[1]), patients=("perceptron", "normed")),
+    Injury("six batches x1e4", 6, data=lambda b: (b[0] * 1e4, b[1]), patients=("perceptron", "normed")),
+    Injury("eight batches with garbage labels", 8, data=_garbage_labels),
+    Injury("eight batches of nothing but zeros", 8, data=_one_label),
 )
 
 # One spike that Adam takes for what it is: its step is no longer than others, so nothing has to be undone.
 ABSORBED: Final[tuple[Injury, ...]] = (
-    Injury("loss x10", "loss", loss=lambda loss: loss * 10, patients=_ADAM),
-    Injury("loss x30", "loss", loss=lambda loss: loss * 30, patients=_ADAM),
-    Injury("loss x100", "loss", loss=lambda loss: loss * 100, patients=_ADAM),
+    Injury("loss x10", loss=lambda loss: loss * 10, patients=_ADAM),
+    Injury("loss x30", loss=lambda loss: loss * 30, patients=_ADAM),
+    Injury("loss x100", loss=lambda loss: loss * 100, patients=_ADAM),
 )
 
 PERSISTENT: Final[tuple[Injury, ...]] = (
-    Injury("every loss is NaN", "loss", 0, loss=lambda loss: loss * math.nan),
-    Injury(
-        "the data is NaN from here on", "data", 0, data=lambda b: (b[0] * math.nan, b[1]), patients=("perceptron", "normed")
-    ),
-    Injury("every gradient is infinite", "gradient", 0, gradients=_to_gradients(lambda g: g.fill_(math.inf))),
-    Injury("the rate is set to 1e6 again and again", "rate", 0, state=_to_rate(lambda _: 1e6)),
+    Injury("every loss is NaN", 0, loss=lambda loss: loss * math.nan),
+    Injury("the data is NaN from here on", 0, data=lambda b: (b[0] * math.nan, b[1]), patients=("perceptron", "normed")),
+    Injury("every gradient is infinite", 0, gradients=_to_gradients(lambda g: g.fill_(math.inf))),
+    Injury("the rate is set to 1e6 again and again", 0, state=_to_rate(lambda _: 1e6)),
 )

@@ -188,6 +188,15 @@ class Loop:
         return metrics if self.on_evaluation is None else self.on_evaluation(metrics)
 
 
+@torch.no_grad()
+def measured(model: nn.Module, loss: Callable[[], Tensor]) -> float:
+    """Return a loss of ``model`` in evaluation mode; it trains on afterwards."""
+    model.eval()
+    value = float(loss())
+    model.train()
+    return value
+
+
 def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """Return the optimizer that the settings name."""
     parameters, rate, decay = model.parameters(), settings.learning_rate, settings.weight_decay

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trimtab.bench.scenarios.digits import load_digits, split
-from trimtab.bench.scenarios.loop import Batch
-from trimtab.bench.scenarios.text_model import CharacterGPT, TextTask, prepare, standard_library_prose, validation_loss
+from trimtab.bench.scenarios.loop import Batch, measured
+from trimtab.bench.scenarios.text_model import CharacterGPT, TextTask, loss_of, prepare, standard_library_prose, validation_loss
 from trimtab.integrations.pytorch.data.loader import ResumableLoader
 from trimtab.integrations.pytorch.untyped import seed_torch
 
@@ -98,15 +98,8 @@ def _class_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def _digits(seed: int, num_steps: int, batch_size: int) -> tuple[Ordered, Callable[[nn.Module], float]]:
     train, held = split(*load_digits(), seed)
-
-    def held_out_loss(model: nn.Module) -> float:
-        model.eval()
-        with torch.no_grad():
-            loss = float(_class_loss(model, held))
-        model.train()
-        return loss
-
-    return _ordered(*train, _SPARE * num_steps * batch_size, seed), held_out_loss
+    data = _ordered(*train, _SPARE * num_steps * batch_size, seed)
+    return data, lambda model: measured(model, lambda: _class_loss(model, held))
 
 
 def perceptron(seed: int, num_steps: int) -> Patient:
@@ -145,12 +138,15 @@ def text(seed: int, num_steps: int) -> Patient:
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 40))
 
-    def loss_of(model: nn.Module, batch: Batch) -> Tensor:
-        return F.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten())
-
-    loader = _loader(data, 16, seed)
     return Patient(
-        model, optimizer, scheduler, loader, data, loss_of, lambda model: validation_loss(model, prepared.validation), 1.0
+        model,
+        optimizer,
+        scheduler,
+        _loader(data, 16, seed),
+        data,
+        lambda model, batch: loss_of(model, *batch),
+        lambda model: validation_loss(model, prepared.validation),
+        clip_norm=1.0,
     )
 
 
