@@ -85,6 +85,7 @@ class View:
         roles: Finds signals by what they mean.
         recipe: The recipe in force.
         evaluate_every_steps: Steps between evaluations.
+        is_in_trial: Whether a trial is under way: its evaluations are none of the run's.
     """
 
     step: int
@@ -93,6 +94,7 @@ class View:
     roles: Roles = _USUAL_ROLES
     recipe: Recipe = _NO_CONTROLS
     evaluate_every_steps: int = 100
+    is_in_trial: bool = False
 
     def window(self, role: str) -> Window | None:
         """Return the window of the signal with that role, or None if the run does not report it."""

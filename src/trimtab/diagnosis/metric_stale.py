@@ -136,7 +136,7 @@ class ObjectiveOverdue:
     def detect(self, view: View) -> Symptom | None:
         """Return a notice if the objective is overdue."""
         window = view.objective_window()
-        if window is None or window.count < 3:
+        if view.is_in_trial or window is None or window.count < 3:
             return None
         newest = [step for step, _ in islice(reversed(window.points), 3)]
         wait = max((view.evaluate_every_steps, *_waits(view, reversed(newest))))

@@ -382,7 +382,7 @@ class Supervisor:
             self._engine.look_closely(self._step, is_shocked=is_shock(view))
 
     def _view(self, step: int) -> View:
-        return View(step, self._telemetry, self._objective, self._roles, self._engine.state.recipe, self._every)
+        return View(step, self._telemetry, self._objective, self._roles, self._engine.state.recipe, self._every, self.in_trial)
 
     def _save_if_due(self) -> None:
         self._checkpoint = None

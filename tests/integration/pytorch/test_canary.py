@@ -28,6 +28,7 @@ from trimtab.ledger.record import (
     EvaluationRecorded,
     ManagerAsked,
     ProblemNoticed,
+    SymptomObserved,
     TrialBegan,
     TrialEnded,
     TrialMeasured,
@@ -487,3 +488,12 @@ def test_the_exported_schedule_of_a_run_with_a_won_trial_leads_to_the_same_weigh
     with supervise(again, tmp_path / "again", f"schedule:{file}", EVERY, envelope=boundary(canary=CANARY)) as it:
         again.train(length, it, lambda: 1.0)
     assert again.hashes[-1] == workload.hashes[-1]
+
+
+def test_an_objective_that_a_long_trial_holds_back_is_not_missed(tmp_path: Path) -> None:
+    workload = mlp(3)
+    long = replace(CANARY, steps=4 * EVERY)
+    with supervise(workload, tmp_path / "run", script((50, adjust(dropout=0.5))), EVERY, envelope=boundary(canary=long)) as it:
+        workload.train(50 + 4 * EVERY, it, lambda: 1.0)
+        assert it.in_trial
+    assert "metric_stale" not in {seen.symptom.name for seen in records(it, SymptomObserved)}
