@@ -18,6 +18,7 @@ from trimtab.ledger.record import (
     InterventionMeasured,
     ManagerAsked,
     ReadBackRecorded,
+    TrialBegan,
     TrialEnded,
     TrialMeasured,
 )
@@ -62,7 +63,9 @@ def test_rules_rescue_an_overfitting_run(tmp_path: Path) -> None:
 def test_under_a_canary_it_is_tried_first_and_the_trials_evaluations_are_none_of_the_runs(tmp_path: Path) -> None:
     managed = _arm("managed", tmp_path / "managed", 1100, canary=True)
     records = [entry.record for entry in read_ledger(tmp_path / "managed" / "ledger.jsonl")]
-    assert sum(isinstance(record, TrialEnded) for record in records) == 1
+    began = [record.trial for record in records if isinstance(record, TrialBegan)]
+    assert began
+    assert [record.trial for record in records if isinstance(record, TrialEnded)] == began
     measured = {record.step for record in records if isinstance(record, TrialMeasured)}
     own = [record.step for record in records if isinstance(record, EvaluationRecorded)]
     assert measured

@@ -10,7 +10,7 @@ from trimtab.errors import UsageError
 
 CanaryMode = Literal["none", "veto", "win"]
 
-_LOOK_STEPS: Final = 20
+_LOOK_STEPS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +85,16 @@ class Canary:
         mode: ``none``; ``win``: only what was measured to be better is applied; ``veto``: all but what was worse.
         steps: Steps of an arm that count if it wins, >= 1.
         look_steps: Steps of an arm after which it is looked at early, >= 0 and < ``steps``; never if 0. Where nobody asks for
-            a look, an arm of 20 steps or fewer has none.
+            a look, an arm of 10 steps or fewer has none.
         decay_steps: Steps over which an arm's rate then decays, which never count, >= 0.
         budget: Share of the run's steps that trials may cost, in (0, 1]; a trial waits until that covers it.
         margin: How much better, or worse, an arm must be to count as that: a share of the objective's size, in [0, 1].
     """
 
     mode: CanaryMode = "none"
-    steps: int = 60
+    steps: int = 30
     look_steps: int = _LOOK_STEPS
-    decay_steps: int = 20
+    decay_steps: int = 10
     budget: float = 0.15
     margin: float = 0.0
 

@@ -161,9 +161,9 @@ def test_check_says_what_guard_and_canary_would_do(capsys: pytest.CaptureFixture
         f"{load_preset('small_transformer').text}\ncanary: {{mode: {mode}}}\nguard: {{armed: false}}\n", encoding="utf-8"
     )
     _, out, _ = call(capsys, "envelope", "check", "trimtab.yaml")
-    tries = f"tries a proposal for 60 steps and 20 of decay, with a look after 20, and applies what {applies}; at most 15%"
+    tries = f"tries a proposal for 30 steps and 10 of decay, with a look after 10, and applies what {applies}; at most 15%"
     assert f"canary {tries} of the steps" in plain(out)
-    assert "trial costs up to 104 steps, so none begins before step 694" in plain(out)
+    assert "trial costs up to 54 steps, so none begins before step 360" in plain(out)
     assert "guard disarmed: what does harm stays" in plain(out)
 
 

@@ -357,7 +357,7 @@ def test_show_says_why_guard_and_canary_had_nothing_to_do(capsys: pytest.Capture
     run.evaluate(100, 2.0)
     write_ledger(tmp_path / "runs" / "idle", run.records)
     told = " ".join(call(capsys, "show", "idle")[1].split())
-    assert "canary no trial · a trial costs up to 104 steps, and the budget covers none before step 694" in told
+    assert "canary no trial · a trial costs up to 54 steps, and the budget covers none before step 360" in told
     assert "guard nothing to watch · no intervention of the manager" in told
     without = call(capsys, "show", "first")[1]
     assert "\n  guard" not in without, "it is off"

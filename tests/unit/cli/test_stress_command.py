@@ -61,7 +61,7 @@ def test_as_json_all_of_it_is_one_object(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_canary_column_without_a_trial_is_said_to_mean_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     words = " ".join(run(capsys, *QUICK, preset="small_transformer").split())
     assert "guard + canary: no trial fitted into any of 1 run, so that column means nothing" in words
-    assert "none before step 694, and one takes 164 steps" in words
+    assert "none before step 360, and one takes 84 steps" in words
 
 
 def test_trials_are_counted_and_what_they_kept_is_not_said_to_have_been_watched(
