@@ -234,7 +234,8 @@ def _end_of_decay(draft: Draft, at: int, trial: Trial) -> None:
         moved = TrialMoved(at, trial.number, "no_action", "decay", trial.base, went_back=True)
         draft.effects.append(Shift(moved, back_to=NO_ACTION))
     elif not _counts(draft.state, values):
-        _end(draft, at, trial, "lost", _compared(draft.state, values))
+        outcome = "lost" if math.isfinite(values["no_action"]) else "abandoned"
+        _end(draft, at, trial, outcome, _compared(draft.state, values))
     elif (verified := draft.verified(trial.began, trial.action)) is None:
         _end(draft, at, trial, "abandoned", "the action is not executable any more")
     else:
@@ -285,8 +286,8 @@ def _counts(state: State, values: dict[Arm, float]) -> bool:
     canary, candidate, held = state.envelope.canary, values["candidate"], values["no_action"]
     if not math.isfinite(candidate):
         return False
-    if not math.isfinite(held):
-        return True
+    if not math.isfinite(held):  # no measured win; a run that is broken is for the reflex
+        return canary.mode == "veto"
     gain, margin = state.envelope.objective.gain(held, candidate), canary.margin * abs(held)
     return gain > margin if canary.mode == "win" else gain >= -margin
 

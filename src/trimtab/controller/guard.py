@@ -204,16 +204,26 @@ def _start(intervention: Intervention) -> float | None:
     return start if start is not None and math.isfinite(start) else None
 
 
-def has_helped(state: State) -> bool:
-    """Return whether one of the manager's interventions was watched to its end before the newest evaluation, and has gained."""
+def helped_by(state: State) -> int:
+    """Return the number of an intervention that the newest evaluation shows to have brought a gain; 0 if there is none.
+
+    It is one of the manager's that was watched to its end just now. A gain is more than noise and, unless a trial has shown
+    it already, more than the run's own pace. None counts twice, though evaluations come again after a rollback.
+    """
     if not state.objectives:
-        return False
+        return 0
     newest, goal = state.objectives[-1][1], state.envelope.objective
-    for one in state.interventions:
-        start = _start(one) if one.is_by_manager and not one.taken_back and not isinstance(one.action, Stop) else None
-        if start is not None and _evaluations(state, one) == _most(state) + 1 and goal.gain(start, newest) > 0:
-            return True
-    return False
+    for one in reversed(state.interventions):
+        is_change = one.is_by_manager and not one.taken_back and changes_of(one.action)
+        start = _start(one) if is_change and one.number > state.helped_by else None
+        if start is None or _evaluations(state, one) != _most(state) + 1:
+            continue
+        known = [value for at, value in state.objectives if at <= one.step]
+        has_pace = not one.trial and checkpoint_of(one.action) is None
+        by_itself = max(0.0, _pace(goal, known)) * (_most(state) + 1) if has_pace else 0.0
+        if goal.gain(start, newest) > by_itself + deviation(known):
+            return one.number
+    return 0
 
 
 def _was_tried(state: State, first: Intervention) -> bool:
@@ -226,14 +236,17 @@ def _foreseen(goal: Objective, known: list[float], evaluations: int) -> float:
 
     Most runs get slower: the newest gain counts if it is less than usual, and each next one is foreseen as less by as much.
     """
-    gains = [goal.gain(one, other) for one, other in pairwise(known[-_PACE_OVER - 1 :])]
-    if len(gains) < 2:
-        return 0.0
-    usual = statistics.median(gains)
+    usual = _pace(goal, known)
     if usual <= 0:
         return usual * evaluations
     if usual <= deviation(known):
         return 0.0  # no pace that could be told from noise
-    pace = max(0.0, min(usual, gains[-1]))
+    pace = max(0.0, min(usual, goal.gain(known[-2], known[-1])))
     slower = min(_SLOWER_EACH_TIME, pace / usual)
     return _SLOWER_AT_ONCE * pace * sum(slower**number for number in range(evaluations))
+
+
+def _pace(goal: Objective, known: list[float]) -> float:
+    """Return the usual gain from one evaluation to the next; 0 where that is not known."""
+    gains = [goal.gain(one, other) for one, other in pairwise(known[-_PACE_OVER - 1 :])]
+    return statistics.median(gains) if len(gains) >= 2 else 0.0

@@ -152,6 +152,7 @@ class State:
         harm_left: Number of the newest intervention whose harm could not be taken back; 0 if there is none.
         taken_back_in_a_row: Interventions that the guard took back since the last one that it watched to the end and that
             brought a gain.
+        helped_by: Number of the newest intervention that was seen to bring a gain; 0 if there is none.
         held_until: Pairs of a control that was taken back and the step from which it may be changed again.
         trial: The trial under way.
         num_trials: Trials begun.
@@ -205,6 +206,7 @@ class State:
     ways_back_failed: tuple[Action, ...] = ()
     harm_left: int = 0
     taken_back_in_a_row: int = 0
+    helped_by: int = 0
     held_until: tuple[tuple[str, int], ...] = ()
     trial: Trial | None = None
     num_trials: int = 0

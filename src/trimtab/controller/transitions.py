@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from trimtab.controller.guard import has_helped
+from trimtab.controller.guard import helped_by
 from trimtab.controller.state import Phase, Question, Rewind, State
 from trimtab.controller.trying import candidate_end, tried
 from trimtab.controls.recipe import Recipe
@@ -226,7 +226,8 @@ def _evaluated(state: State, record: EvaluationRecorded) -> State:
         objectives=known,
         num_evaluations=state.num_evaluations + 1,
     )
-    return replace(evaluated, taken_back_in_a_row=0) if has_helped(evaluated) else evaluated
+    number = helped_by(evaluated)
+    return replace(evaluated, taken_back_in_a_row=0, helped_by=number) if number else evaluated
 
 
 def _applied(state: State, record: ActionApplied) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -15,6 +16,8 @@ from trimtab.telemetry.window import Window
 
 # Last parts of names under which a held-out loss is reported that is of the kind of the training loss.
 _LOSS_NAMES: Final = ("loss", "nll", "cross_entropy", "mse")
+# Words of the names under which libraries report what an episode brought: eval/return, rollout/ep_rew_mean, episode_reward.
+_RETURNS: Final = frozenset(("return", "returns", "reward", "rewards", "rew"))
 _NEWEST: Final = 128
 
 
@@ -71,8 +74,13 @@ def newest_values(window: Window, most: int) -> list[float]:
 
 
 def is_reinforcement(view: View) -> bool:
-    """Return whether the run reports what only reinforcement learning has: its loss is then no measure of progress."""
-    return any(view.window(role) is not None for role in (ENTROPY, KL, EXPLAINED_VARIANCE))
+    """Return whether the run is about a return, or reports what only reinforcement learning has.
+
+    Its loss is then no measure of progress.
+    """
+    words = re.split(r"[^a-z]+", view.objective.signal.lower())
+    is_return = view.objective.direction == "maximize" and not _RETURNS.isdisjoint(words)
+    return is_return or any(view.window(role) is not None for role in (ENTROPY, KL, EXPLAINED_VARIANCE))
 
 
 def is_held_out_loss(objective: Objective) -> bool:

@@ -75,7 +75,7 @@ class ManagerClient(Protocol):
         ...
 
 
-def problem_of(error: Exception) -> str:
+def problem_of(error: BaseException) -> str:
     """Return a word for what a manager raised."""
     if isinstance(error, ProviderError):
         return error.fault
@@ -84,7 +84,7 @@ def problem_of(error: Exception) -> str:
     return "not a proposal" if isinstance(error, ReplyError) else "error"
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """Return what a manager raised as one short text."""
     return (str(error) if isinstance(error, TrimtabError) else repr(error))[:_MAX_TOLD]
 

@@ -108,7 +108,7 @@ class ManagerThread:
             proposal = proposal_from(encode_proposal(self._manager.propose(briefing)))
             seconds = self._age_seconds()
             self._outcomes.put(Answer(briefing.question, proposal, seconds, consultation=self._consultation))
-        except Exception as error:  # noqa: BLE001 - a user's manager may raise any type; uncaught it would end this thread unseen, so it is recorded as a failure
+        except BaseException as error:  # noqa: BLE001 - a user's manager may raise any type, SystemExit too, which would end this thread unseen; it is recorded
             self._outcomes.put(Failure(briefing.question, problem_of(error), told(error), self._consultation))
 
     def _report(self, consultation: Consultation) -> None:

@@ -375,6 +375,8 @@ class Supervisor:
         version, view = self._engine.state.version, self._view(reading.step)
         is_in_trial, rewinds = self.in_trial, self._telemetry.num_rewinds
         for symptom in examine(view, STEP_DETECTORS):
+            if symptom.severity == "critical" and not is_in_trial:
+                self._notice_foreign_hands()  # the reflex takes them back, and then nobody would know why it had to
             self._engine.dispatch(SymptomRaised(self._step, symptom))
             if is_in_trial and self._telemetry.num_rewinds != rewinds:
                 return  # what was found next was found on the course that was left
@@ -392,7 +394,8 @@ class Supervisor:
             if self._checkpoint is None and self._engine.state.version != version:
                 self._note_rewind()
                 self._checkpoint = self._save()  # the state was damaged, and the reflex has taken it back
-            for problem, detail in (*self._engine.foreign_hands(), *self._engine.surroundings()):
+            self._notice_foreign_hands()
+            for problem, detail in self._engine.surroundings():
                 self._notice(problem, detail)
 
     def _is_checkpoint_due(self) -> bool:
@@ -506,6 +509,10 @@ class Supervisor:
             self._series.append(self._event, step, values)
         except OSError as error:
             self._notice("the curves cannot be written", str(error))
+
+    def _notice_foreign_hands(self) -> None:
+        for problem, detail in self._engine.foreign_hands():
+            self._notice(problem, detail)
 
     def _notice(self, problem: str, detail: str) -> None:
         """Record a problem, which logs it too: each detail once, and few of each kind."""

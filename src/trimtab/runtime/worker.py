@@ -41,7 +41,9 @@ def answer(manager: Manager, line: str, say: Say) -> None:
         manager.report_to(lambda taken: say({"question": number, "consultation": freeze(taken)}))
     try:
         reply = json.dumps(encode_proposal(manager.propose(record.briefing)))
-    except Exception as error:  # noqa: BLE001 - a user's manager may raise any type; the process must live to answer with it, and it is recorded
+    except KeyboardInterrupt:  # meant for the process itself
+        raise
+    except BaseException as error:  # noqa: BLE001 - a user's manager may raise any type, SystemExit too; the process must live to answer with it
         say({"question": number, "problem": problem_of(error), "error": told(error)})
     else:
         say({"question": number, "reply": reply})

@@ -16,7 +16,7 @@ import trimtab
 from tests.integration.pytorch.conftest import WORKLOADS, Workload, digest, mlp, supervise
 from tests.integration.pytorch.managed import adjust, boundary, records, script
 from trimtab.cli.app import app
-from trimtab.controls.safeguards import Canary
+from trimtab.controls.safeguards import Canary, CanaryMode
 from trimtab.decision.action import Action, Change, NoAction, Rollback, RollbackAndAdjust, SkipBatches
 from trimtab.errors import CheckpointError, UsageError
 from trimtab.integrations.pytorch.state import TorchStateStore
@@ -336,6 +336,15 @@ def test_mode_veto_applies_what_is_no_worse_and_what_cannot_be_tried(tmp_path: P
     )
     assert records(supervisor, TrialBegan) == []
     assert [one.trial for one in records(supervisor, ActionIntended)] == [0]
+
+
+@pytest.mark.parametrize("held", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("mode", "outcome"), [("win", "abandoned"), ("veto", "won")])
+def test_beside_what_was_not_measured_nothing_wins(mode: CanaryMode, outcome: str, held: float, tmp_path: Path) -> None:
+    _, supervisor = tried(tmp_path, adjust(dropout=0.5), favour(1.0, held), canary=replace(CANARY, mode=mode))
+    assert [one.outcome for one in records(supervisor, TrialEnded)] == [outcome]
+    assert len(records(supervisor, ActionIntended)) == (outcome == "won")
+    assert supervisor.state.lost_trials == (), "the manager is not told that it lost"
 
 
 @pytest.mark.parametrize("action", [Rollback("step-00000010"), SkipBatches(3)])

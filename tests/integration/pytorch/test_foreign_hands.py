@@ -34,6 +34,19 @@ def test_a_rate_that_the_loop_takes_out_of_its_bounds_is_noticed(tmp_path: Path)
     assert any("learning_rate is 5 in effect, above its bound 1.0" in detail for detail in _problems(tmp_path / "run"))
 
 
+def test_a_rate_that_breaks_the_run_is_named_before_the_reflex_takes_it_back(tmp_path: Path) -> None:
+    workload = WORKLOADS["mlp"](0)
+
+    def meddle(step: int) -> None:
+        if step == 85:
+            workload.optimizer.param_groups[0]["lr"] = 1e6
+
+    with supervise(workload, tmp_path / "run", every=40) as supervisor:
+        workload.train(119, supervisor, lambda: 1.0, every=40, before_step=meddle)
+        assert supervisor.state.reflex_rollbacks_used == 1
+    assert any("in effect, above its bound 1.0" in detail for detail in _problems(tmp_path / "run"))
+
+
 def test_a_value_set_by_hand_is_noticed_and_left(tmp_path: Path) -> None:
     workload = WORKLOADS["mlp"](0)
     dropout = next(module for module in workload.model.modules() if isinstance(module, torch.nn.Dropout))

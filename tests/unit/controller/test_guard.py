@@ -24,11 +24,11 @@ from trimtab.ledger.record import ActionIntended, HarmFound, ManagerFailed, Prob
 HALVE = Adjust((Change("learning_rate", 5e-4),))
 
 
-def a_run(*objectives: float, **guard: Any) -> Run:
+def a_run(*objectives: float, can_skip: bool = False, **guard: Any) -> Run:
     """A run with an evaluation every 100 steps at which the manager held, but for the last."""
     known: dict[str, Any] = {"baseline_evaluations": 1}
     settings = Guard(**(known | guard))
-    run = Run(an_envelope(guard=settings, authority=Authority(interventions=50, rollbacks=20)))
+    run = Run(an_envelope(guard=settings, authority=Authority(interventions=50, rollbacks=20)), can_skip=can_skip)
     for number, objective in enumerate(objectives, start=1):
         run.evaluate(number * 100, objective)
         if number < len(objectives):
@@ -244,17 +244,54 @@ def test_after_enough_failures_in_a_row_the_recipe_is_held_and_that_is_said() ->
 
 
 def test_a_gain_that_was_watched_to_its_end_makes_the_count_begin_anew() -> None:
-    run = a_run(2.0, 1.9, 1.8, 1.7, failures=2, hold_evaluations=0)
+    assert counts_after(HALVE, (1.5, 1.3, 1.1, 0.9)) == [1, 1, 1, 0], "not when its own promise is kept: harm may show later"
+
+
+@pytest.mark.parametrize(
+    ("action", "objectives"),
+    [
+        (HALVE, (1.6, 1.5, 1.4, 1.3)),
+        (HALVE, (1.7, 1.7, 1.7, 1.69)),
+        (SkipBatches(3), (1.5, 1.3, 1.1, 0.9)),
+    ],
+)
+def test_what_a_run_gains_by_itself_does_not(action: Action, objectives: tuple[float, ...]) -> None:
+    assert counts_after(action, objectives) == [1, 1, 1, 1]
+
+
+def counts_after(action: Action, objectives: tuple[float, ...]) -> list[int]:
+    """Let one intervention fail in a run that gains 0.1 at each evaluation, then make another; return the failures counted."""
+    run = a_run(2.0, 1.9, 1.8, 1.7, can_skip=True, failures=2, hold_evaluations=0)
     at = failed(run, 400)
     run.evaluate(at, 1.7)
-    run.intervene(at, HALVE, gain=0.05, within=1)
+    run.intervene(at, action, gain=0.05, within=1)
     counts: list[int] = []
-    for number, objective in enumerate((1.6, 1.5, 1.4, 1.3), start=1):
+    for number, objective in enumerate(objectives, start=1):
         run.evaluate(at + 100 * number, objective)
         counts.append(run.now.taken_back_in_a_row)
         run.answer(at + 100 * number + 1, hold("wait"))
         run.give(StepTaken(at + 100 * number + 10))
-    assert counts == [1, 1, 1, 0], "not when its own promise is kept: harm may show later"
+    return counts
+
+
+def test_no_intervention_makes_the_count_begin_anew_twice() -> None:
+    run = intervened(2.0, 1.9, 1.8, 1.7, hold_evaluations=0)
+    for at, objective in ((500, 1.5), (600, 1.3)):
+        run.evaluate(at, objective)
+        run.answer(at + 1, hold("wait"))
+        run.give(StepTaken(at + 10))
+    run.evaluate(700, 1.1)
+    run.intervene(700, Adjust((Change("dropout", 0.2),)), gain=-1.0)
+    run.checkpoint(710)
+    run.evaluate(800, 1.05)
+    assert run.now.helped_by == 1
+    run.evaluate(900, 9.0)
+    run.give(StepTaken(901))
+    run.done(901)
+    assert (run.now.taken_back_in_a_row, run.now.objective) == (1, 1.1)
+    run.evaluate(1000, 1.0)
+    assert [step for step, _ in run.now.objectives][-4:] == [500, 600, 700, 1000], "the fourth behind it, again"
+    assert run.now.taken_back_in_a_row == 1
 
 
 @pytest.mark.parametrize(("gain", "within"), [(0.0, 3), (1e-9, 1)])

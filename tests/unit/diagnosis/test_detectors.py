@@ -135,6 +135,21 @@ class TestDivergence:
         assert ("divergence" in names(after_a_change_at(400, loss, 600))) == is_divergence
         assert "divergence" in names(watch(loss, 600)), "without a change of the recipe it is one"
 
+    @pytest.mark.parametrize("signal", ["eval/return", "rollout/ep_rew_mean", "episode_reward"])
+    @pytest.mark.parametrize(("growth", "is_divergence"), [(0.0, False), (80.0, False), (20_000.0, True)])
+    def test_a_bootstrapped_loss_grows_by_orders_while_all_is_well(
+        self, signal: str, growth: float, is_divergence: bool
+    ) -> None:
+        def found(objective: Objective) -> set[str]:
+            draw, telemetry, seen = random.Random(0), Telemetry(), set[str]()
+            for step in range(1, 1001):
+                telemetry.observe(step, {"loss": 0.02 * (1 + growth * (step / 1000) ** 2) * math.exp(draw.gauss(0, 0.3))})
+                seen |= {symptom.name for symptom in examine(View(step, telemetry, objective), STEP_DETECTORS)}
+            return seen
+
+        assert ("divergence" in found(Objective(signal, "maximize"))) == is_divergence
+        assert ("divergence" in found(MINIMIZE)) == (growth > 0), "elsewhere it is one"
+
     @pytest.mark.parametrize("scale", SCALES)
     @pytest.mark.parametrize("growth", [1.01, 1.02, 1.05, 1.1, 1.2, 2.0, 10.0])
     def test_exponential_growth_is_found_before_the_loss_is_six_times_as_high(self, scale: float, growth: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
@@ -35,7 +36,7 @@ class Doing:
         self.result = result
 
     def propose(self, briefing: Briefing) -> Proposal:
-        if isinstance(self.result, Exception):
+        if isinstance(self.result, BaseException):
             raise self.result
         return self.result
 
@@ -65,13 +66,15 @@ def test_an_answer_arrives_once() -> None:
     ("result", "problem", "detail"),
     [
         (RuntimeError("no idea"), "error", "no idea"),
+        (SystemExit(3), "error", "SystemExit(3)"),
+        (asyncio.CancelledError(), "error", "CancelledError()"),
         (None, "not a proposal", "something else than a proposal; received NoneType"),
         ("adjust", "not a proposal", "something else than a proposal; received str"),
         (Proposal(Adjust((Change("dropout", math.nan),)), "why", Expectation(0.0, 1)), "error", "ValueError"),
         (Proposal(Adjust(()), "why", Expectation(0.0, 1)), "not a proposal", "action"),
         (Proposal("adjust", "why"), "not a proposal", "action"),  # type: ignore[arg-type] - a wrong value, on purpose
     ],
-    ids=["raises", "None", "text", "NaN", "no change", "text as action"],
+    ids=["raises", "exits", "is cancelled", "None", "text", "NaN", "no change", "text as action"],
 )  # fmt: skip
 def test_what_is_no_proposal_is_a_failure(result: Any, problem: str, detail: str) -> None:
     client = client_of(Doing(result))

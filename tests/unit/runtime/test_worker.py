@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -29,6 +30,11 @@ def said(manager: Manager, line: str) -> list[dict[str, object]]:
     messages: list[dict[str, object]] = []
     answer(manager, line, messages.append)
     return messages
+
+
+class Exiting:
+    def propose(self, briefing: Briefing) -> Proposal:
+        sys.exit(3)
 
 
 class Raising:
@@ -61,6 +67,11 @@ def test_a_manager_that_raises_answers_with_the_error() -> None:
     assert message["question"] == 1
     assert str(message["error"]).startswith("RuntimeError('no idea")
     assert len(str(message["error"])) <= 500
+
+
+def test_a_manager_that_exits_answers_with_that() -> None:
+    (message,) = said(Exiting(), a_question())
+    assert (message["problem"], message["error"]) == ("error", "SystemExit(3)")
 
 
 @pytest.mark.parametrize(
