@@ -136,7 +136,7 @@ def encode_proposal(proposal: object) -> dict[str, Any]:
             allowed="trimtab.decision.proposal.Proposal, or a mapping in the wire form",
         )
     tree: Any = asdict(proposal) if isinstance(proposal, Proposal) else cast("Any", proposal)
-    return json.loads(json.dumps(tree, allow_nan=False))
+    return json.loads(json.dumps(tree))  # a number that is not finite is refused with its place, by who reads it back
 
 
 def _said(error: ValidationError) -> tuple[str, str | None]:

@@ -70,7 +70,7 @@ def test_an_answer_arrives_once() -> None:
         (asyncio.CancelledError(), "error", "CancelledError()"),
         (None, "not a proposal", "something else than a proposal; received NoneType"),
         ("adjust", "not a proposal", "something else than a proposal; received str"),
-        (Proposal(Adjust((Change("dropout", math.nan),)), "why", Expectation(0.0, 1)), "error", "ValueError"),
+        (Proposal(Adjust((Change("dropout", math.nan),)), "why", Expectation(0.0, 1)), "not a proposal", "changes.0.value"),
         (Proposal(Adjust(()), "why", Expectation(0.0, 1)), "not a proposal", "action"),
         (Proposal("adjust", "why"), "not a proposal", "action"),  # type: ignore[arg-type] - a wrong value, on purpose
     ],
