@@ -22,13 +22,15 @@ from trimtab.controller.event import (
 from trimtab.controller.state import State
 from trimtab.controller.transitions import fold
 from trimtab.controls.envelope import Authority
+from trimtab.controls.safeguards import Canary
 from trimtab.decision.action import Adjust, Change, Rollback
 from trimtab.ledger.record import Origin, Record, RunResumed, TrialBegan, TrialEnded, TrialMoved
 
 
 def records_of_a_run() -> list[Record]:
     """Return the records of a run that is answered, rejected, rolled back, fails, is resumed and ends."""
-    run = Run(an_envelope(authority=Authority(may_stop=True)), can_skip=True)
+    canary = Canary(steps=60, look_steps=20, decay_steps=20)  # of its own: what is the default must not change the story
+    run = Run(an_envelope(authority=Authority(may_stop=True), canary=canary), can_skip=True)
     run.give(CheckpointWritten(0, "step-00000000", "5" * 64))
     _answered(run)
     _troubled(run)
