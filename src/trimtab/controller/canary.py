@@ -20,6 +20,7 @@ from dataclasses import replace
 from trimtab.controller.draft import Draft
 from trimtab.controller.effect import CANDIDATE, LOOK, NO_ACTION, START, Decay, Shift
 from trimtab.controller.event import Shifted, ShiftFailed, TrialCutOff
+from trimtab.controller.measuring import next_evaluation
 from trimtab.controller.noise import borne
 from trimtab.controller.state import Question, State, Trial
 from trimtab.controller.trying import NEXT_STEP, NOT_EVALUATED
@@ -91,8 +92,10 @@ def objection(state: State, step: int) -> Rejection | None:
         spent = f"{state.trial_steps} of them are spent" if state.trial_steps else "none of them is spent"
         detail = f"a trial may cost {cost(canary)} steps; the budget is {canary.budget:.0%} of {step} steps, {spent}"
         return Rejection("canary", detail)
-    if state.total_steps is not None and step + length(canary) > state.total_steps:
-        return Rejection("canary", f"a trial takes {length(canary)} steps, and {state.total_steps - step} are left")
+    if state.total_steps is not None and next_evaluation(state, step + length(canary)) >= state.total_steps:
+        # Its decay makes up for a high rate, and behind it the run would have no steps left to do so.
+        left = f"a trial takes {length(canary)} steps, and {state.total_steps - step} are left"
+        return Rejection("canary", f"{left}: an evaluation has to come between its end and the run's")
     return None
 
 

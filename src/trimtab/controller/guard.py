@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
-from trimtab.controller.measuring import lag_steps, longest_lag
+from trimtab.controller.measuring import lag_steps, longest_lag, next_evaluation
 from trimtab.controller.noise import borne, deviation
 from trimtab.controller.state import State
 from trimtab.controls.envelope import Objective
@@ -185,11 +185,9 @@ def open_surface(state: State, surface: Surface, step: int) -> Surface:
 
 
 def _is_too_late(state: State, step: int, lag: int) -> bool:
-    total, every = state.total_steps, state.evaluate_every_steps
-    if not state.envelope.guard.armed or total is None or not every:
+    if not state.envelope.guard.armed or state.total_steps is None or not state.evaluate_every_steps:
         return False
-    first = ((step + lag) // every + 1) * every
-    return first >= total
+    return next_evaluation(state, step + lag) >= state.total_steps
 
 
 def _start(intervention: Intervention) -> float | None:

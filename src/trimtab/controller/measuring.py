@@ -22,6 +22,12 @@ def longest_lag(envelope: Envelope, action: Action) -> int:
     return max((envelope.control(name).effect_lag_steps for name in changed), default=0)
 
 
+def next_evaluation(state: State, step: int) -> int:
+    """Return the step of the run's first evaluation behind ``step``; ``step`` where it is not known when it evaluates."""
+    every = state.evaluate_every_steps
+    return (step // every + 1) * every if every else step
+
+
 def measure(state: State, step: int, objective: float) -> InterventionMeasured | None:
     """Return what the newest evaluation says about the intervention still being measured.
 

@@ -307,10 +307,12 @@ def test_a_loop_that_ends_during_a_trial_ends_with_its_own_course(steps: int, tm
     assert workload.dropout.p == 0.1
 
 
-def test_no_trial_begins_that_would_not_end_before_the_run(tmp_path: Path) -> None:
-    _, supervisor = tried(tmp_path, adjust(dropout=0.5), favour(1.0, 2.0), steps=40, total_steps=40)
-    assert records(supervisor, TrialBegan) == []
-    assert records(supervisor, ActionIntended) == []
+@pytest.mark.parametrize(("total", "begins"), [(40, False), (END, False), (50, False), (51, True), (60, True)])
+def test_no_trial_begins_behind_which_no_evaluation_would_come(total: int, begins: bool, tmp_path: Path) -> None:
+    assert 40 < END < 50
+    _, supervisor = tried(tmp_path, adjust(dropout=0.5), favour(1.0, 2.0), steps=total, total_steps=total)
+    assert len(records(supervisor, TrialBegan)) == begins
+    assert len(records(supervisor, ActionIntended)) == begins
 
 
 def test_the_budget_is_never_passed_and_what_it_does_not_cover_is_not_applied(tmp_path: Path) -> None:

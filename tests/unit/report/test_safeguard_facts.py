@@ -60,6 +60,9 @@ def test_the_guards_own_interventions_are_none_that_it_watches() -> None:
     assert (summary_of(run).interventions, summary_of(run).watched, summary_of(run).unwatched) == (2, 1, ())
 
 
+BEHIND = ": an evaluation has to come between its end and the run's"
+
+
 def a_canary(**changes: float) -> Canary:
     known = {"steps": 10, "look_steps": 4, "decay_steps": 3, "budget": 0.1, "margin": 0.0}
     return Canary("win", **(known | changes))  # pyright: ignore[reportArgumentType] - counts and shares in one mapping
@@ -80,7 +83,7 @@ def an_idle_run(canary: Canary, *at: int, total_steps: int | None = None, shadow
     ("run", "why"),
     [
         (an_idle_run(a_canary(), 100), "a trial costs up to 20 steps, and the budget covers none before step 200"),
-        (an_idle_run(a_canary(), 100, 205, total_steps=220), "at step 200 a trial takes 30 steps, and 20 are left"),
+        (an_idle_run(a_canary(), 100, 205, total_steps=220), f"at step 200 a trial takes 30 steps, and 20 are left{BEHIND}"),
         (an_idle_run(a_canary(), 300), "nothing was proposed that needs a trial"),
         (an_idle_run(a_canary(), 300, shadow=True), "in shadow nothing is tried"),
         (tried_run(), ""),
