@@ -13,6 +13,10 @@ def under(*parts: str) -> str:
     return "/" + "/".join(parts)
 
 
+# Texts for the rules to judge, which nobody runs.
+CAUGHT_ALL = "try:\n    f()\nexcept Exception:{}\n    pass"  # no handler: a text, with room for a comment
+SILENCED = "f(1)  # type: ignore"  # nothing is silenced: a text without the reason that the rule demands
+
 PLANTED: list[tuple[Rule, str, str]] = [
     (rules.only_the_verifier_seals, "runtime/x.py", "from trimtab.verification.verdict import seal"),
     (rules.only_the_verifier_seals, "runtime/x.py", "from trimtab.verification.verdict import seal as stamp"),
@@ -37,16 +41,16 @@ PLANTED: list[tuple[Rule, str, str]] = [
     (rules.core_reads_no_environment, "errors.py", "import os\nos.urandom(8)"),
     (rules.controller_opens_nothing, "controller/x.py", "with open('x') as file:\n    pass"),
     (rules.controller_opens_nothing, "controller/x.py", "def f():\n    global count\n    count = 1"),
-    (rules.broad_excepts_give_a_reason, "ledger/x.py", "try:\n    f()\nexcept Exception:\n    pass"),
+    (rules.broad_excepts_give_a_reason, "ledger/x.py", CAUGHT_ALL.format("")),
     (rules.broad_excepts_give_a_reason, "ledger/x.py", "try:\n    f()\nexcept:\n    pass"),
     (rules.broad_excepts_give_a_reason, "ledger/x.py", "try:\n    f()\nexcept (OSError, BaseException):\n    pass"),
-    (rules.broad_excepts_give_a_reason, "ledger/x.py", "try:\n    f()\nexcept Exception:  # noqa: BLE001, S110\n    pass"),
+    (rules.broad_excepts_give_a_reason, "ledger/x.py", CAUGHT_ALL.format("  # noqa: BLE001, S110")),
     (rules.suppressions_give_a_reason, "ledger/x.py", "import os  # noqa"),
     (rules.suppressions_give_a_reason, "ledger/x.py", "import os  # noqa: F401"),
     (rules.suppressions_give_a_reason, "ledger/x.py", "import os  # noqa: F401  # why not"),
     (rules.suppressions_give_a_reason, "ledger/x.py", "import os  # noqa: F401 - untyped"),
-    (rules.suppressions_give_a_reason, "ledger/x.py", "f(1)  # type: ignore"),
-    (rules.suppressions_give_a_reason, "ledger/x.py", "f(1)  # type: ignore - it is a Sequential"),
+    (rules.suppressions_give_a_reason, "ledger/x.py", SILENCED),
+    (rules.suppressions_give_a_reason, "ledger/x.py", f"{SILENCED} - it is a Sequential"),
     (rules.suppressions_give_a_reason, "ledger/x.py", "f(1)  # pyright: ignore[reportPrivateUsage]"),
     (rules.suppressions_give_a_reason, "ledger/x.py", "if f():  # pragma: no cover"),
     (rules.no_grab_bags, "ledger/utils.py", ""),
@@ -65,7 +69,7 @@ CLEAN: list[tuple[Rule, str, str]] = [
     (rules.core_reads_no_environment, "runtime/x.py", "import os\nos.environ['HOME']"),
     (rules.core_reads_no_environment, "ledger/x.py", "import os\nos.fsync(3)"),
     (rules.controller_opens_nothing, "ledger/x.py", "open('x')"),
-    (rules.broad_excepts_give_a_reason, "runtime/x.py", "try:\n    f()\nexcept Exception:\n    pass"),
+    (rules.broad_excepts_give_a_reason, "runtime/x.py", CAUGHT_ALL.format("")),
     (rules.broad_excepts_give_a_reason, "ledger/x.py", "try:\n    f()\nexcept OSError:\n    pass"),
     (
         rules.broad_excepts_give_a_reason,

@@ -100,6 +100,12 @@ class Trial:
     looks: tuple[tuple[Arm, float], ...] = ()
     objectives: tuple[tuple[Arm, float], ...] = ()
 
+    @property
+    def compared(self) -> tuple[float, float] | None:
+        """The objectives with the action and without where both arms were measured last; None if they were not."""
+        values = dict(self.looks if self.leg == "look" else self.objectives)
+        return (values["candidate"], values["no_action"]) if len(values) == 2 else None
+
 
 @dataclass(frozen=True, slots=True)
 class State:

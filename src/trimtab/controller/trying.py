@@ -42,16 +42,15 @@ def tried(state: State, record: TrialBegan | TrialMoved | TrialMeasured | TrialE
 
 def _lost(trial: Trial) -> LostTrial:
     """Return what a manager is told of a lost trial; an arm that a fault ended was compared with nothing."""
-    values = dict(trial.looks if trial.leg == "look" else trial.objectives)
-    is_compared = len(values) == 2
+    with_it, without_it = trial.compared or (None, None)
     return LostTrial(
         number=trial.number,
         step=trial.began,
         action=trial.action,
         symptoms=trial.symptoms,
         reason=trial.reason,
-        with_it=values["candidate"] if is_compared else None,
-        without_it=values["no_action"] if is_compared else None,
+        with_it=with_it,
+        without_it=without_it,
     )
 
 

@@ -52,7 +52,7 @@ class Divergence:
             return None
         level = window.lowest_fast
         margin = self._margin(window)
-        if is_reinforcement(view):
+        if window.fast > level + margin and is_reinforcement(view):
             margin = max(margin, self.bootstrapped * max(abs(level), abs(window.initial)))
         if window.fast <= level + margin:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Final
 
@@ -78,9 +79,14 @@ def is_reinforcement(view: View) -> bool:
 
     Its loss is then no measure of progress.
     """
-    words = re.split(r"[^a-z]+", view.objective.signal.lower())
-    is_return = view.objective.direction == "maximize" and not _RETURNS.isdisjoint(words)
-    return is_return or any(view.window(role) is not None for role in (ENTROPY, KL, EXPLAINED_VARIANCE))
+    reported = (view.window(role) is not None for role in (ENTROPY, KL, EXPLAINED_VARIANCE))
+    return _is_return(view.objective) or any(reported)
+
+
+@cache  # it is asked after every step
+def _is_return(objective: Objective) -> bool:
+    words = re.split(r"[^a-z]+", objective.signal.lower())
+    return objective.direction == "maximize" and not _RETURNS.isdisjoint(words)
 
 
 def is_held_out_loss(objective: Objective) -> bool:

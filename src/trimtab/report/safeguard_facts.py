@@ -67,11 +67,9 @@ def first_trial_step(settings: Canary) -> int:
 
 def trial_gain(state: State) -> float | None:
     """Return how much better the arm of the action was where the trial under way compared both last; None if it did not."""
-    trial = state.trial
-    values = dict(trial.looks if trial.leg == "look" else trial.objectives) if trial is not None else {}
-    if len(values) < 2:
+    if state.trial is None or state.trial.compared is None:
         return None
-    candidate, held = values["candidate"], values["no_action"]
+    candidate, held = state.trial.compared
     return state.envelope.objective.gain(held, candidate) if math.isfinite(candidate) else -math.inf
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 from trimtab.decision.briefing import Briefing
@@ -39,13 +40,10 @@ def answer(manager: Manager, line: str, say: Say) -> None:
     number = record.question
     if isinstance(manager, Consulting):
         manager.report_to(lambda taken: say({"question": number, "consultation": freeze(taken)}))
-    try:
+    reply = ""
+    with _managers_code(lambda error: say({"question": number, "problem": problem_of(error), "error": told(error)})):
         reply = json.dumps(encode_proposal(manager.propose(record.briefing)))
-    except KeyboardInterrupt:  # meant for the process itself
-        raise
-    except BaseException as error:  # noqa: BLE001 - a user's manager may raise any type, SystemExit too; the process must live to answer with it
-        say({"question": number, "problem": problem_of(error), "error": told(error)})
-    else:
+    if reply:
         say({"question": number, "reply": reply})
 
 
@@ -62,16 +60,14 @@ def remember(manager: Manager, line: str) -> None:
     """Tell a manager of a question that was answered from the record; whatever it raises is in its log alone."""
     record = decode(json.loads(line))
     if isinstance(manager, Remembering) and isinstance(record, ManagerAsked):
-        try:
+        with _managers_code(_log):
             manager.remember(record.briefing)
-        except Exception as error:  # noqa: BLE001 - a user's manager may raise any type while it remembers; logged, and the next question is still answered
-            sys.stderr.write(f"{told(error)}\n")
 
 
 class _NotBuilt:
     """Stands for a manager that could not be built: the ledger then says why, instead of that a process ended."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self._error = error
 
     def propose(self, briefing: Briefing) -> Proposal:
@@ -79,11 +75,26 @@ class _NotBuilt:
 
 
 def _build(spec: ManagerSpec, setup: WorkerSetup) -> Manager:
-    try:
+    failed: list[BaseException] = []
+    with _managers_code(failed.append):
         return build_manager(spec, setup)
-    except Exception as error:  # noqa: BLE001 - a user's constructor may raise any type; every question is answered with it, so that it is recorded
-        sys.stderr.write(f"{told(error)}\n")
-        return _NotBuilt(error)
+    _log(failed[0])
+    return _NotBuilt(failed[0])
+
+
+def _log(error: BaseException) -> None:
+    sys.stderr.write(f"{told(error)}\n")
+
+
+@contextmanager
+def _managers_code(failed: Callable[[BaseException], None]) -> Generator[None]:
+    """Give whatever a user's manager raises to ``failed``, and go on."""
+    try:
+        yield
+    except KeyboardInterrupt:  # meant for the process itself
+        raise
+    except BaseException as error:  # noqa: BLE001 - a user's manager may raise any type, SystemExit too; the process must live to say so
+        failed(error)
 
 
 def _redacted(tree: Any, redactor: Redactor) -> Any:

@@ -19,7 +19,7 @@ from trimtab.decision.wire import parse_reply
 from trimtab.errors import CapReached, LedgerError, ProviderError, ReplyError
 from trimtab.ledger.codec import canonical, encode, freeze
 from trimtab.ledger.record import ManagerAsked, RunEnded
-from trimtab.runtime.worker import answer, serve
+from trimtab.runtime.worker import answer, remember, serve
 
 
 def a_question(number: int = 1) -> str:
@@ -35,6 +35,9 @@ def said(manager: Manager, line: str) -> list[dict[str, object]]:
 class Exiting:
     def propose(self, briefing: Briefing) -> Proposal:
         sys.exit(3)
+
+    def remember(self, briefing: Briefing) -> None:
+        sys.exit(4)
 
 
 class Raising:
@@ -72,6 +75,20 @@ def test_a_manager_that_raises_answers_with_the_error() -> None:
 def test_a_manager_that_exits_answers_with_that() -> None:
     (message,) = said(Exiting(), a_question())
     assert (message["problem"], message["error"]) == ("error", "SystemExit(3)")
+
+
+def test_a_manager_that_exits_while_it_remembers_is_still_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    remember(Exiting(), a_question())
+    assert capsys.readouterr().err == "SystemExit(4)\n"
+
+
+def test_an_interrupt_is_meant_for_the_process() -> None:
+    class Interrupted:
+        def propose(self, briefing: Briefing) -> Proposal:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        said(Interrupted(), a_question())
 
 
 @pytest.mark.parametrize(

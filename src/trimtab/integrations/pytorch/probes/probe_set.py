@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, Literal, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Literal, Self, cast
 
 import torch
 from torch import Tensor
@@ -38,7 +38,10 @@ PROBES: Final[dict[str, Callable[[], Probe]]] = {cast("Any", make).name: make fo
 
 
 class _Guarded:
-    """One probe, and why it was switched off, if it was."""
+    """One probe, and why it was switched off, if it was.
+
+    As a context it does that: what the probe raises in it goes no farther.
+    """
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
@@ -51,29 +54,34 @@ class _Guarded:
             # A compiled graph must not be changed; the probe then measures nothing.
             if torch.compiler.is_compiling() or self.fault is not None:
                 return
-            with self._contained(), torch.no_grad():
+            with self, torch.no_grad():
                 function(*args)
 
         return guarded
 
     def collect(self, step: int) -> Mapping[str, Tensor | float]:
         """Return what the probe has measured; nothing if that fails."""
-        with self._contained(), torch.no_grad():
+        with self, torch.no_grad():
             return self.probe.collect(step)
         return {}
 
     def close(self) -> None:
         """Let the probe remove its hooks."""
-        with self._contained():
+        with self:
             self.probe.close()
 
-    @contextmanager
-    def _contained(self) -> Generator[None]:
-        """Switch the probe off if it fails; its hooks are removed later, as one may be running."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - a user's probe may raise any type, inside the user's own forward pass or step
-            self.fault = f"{self.probe.name}: {type(error).__name__}: {error}"[:500]
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        """Switch the probe off if it has failed; its hooks are removed later, as one may be running.
+
+        No generator: hooks enter it at every call of a module.
+        """
+        if not isinstance(error, Exception):
+            return False
+        self.fault = f"{self.probe.name}: {type(error).__name__}: {error}"[:500]
+        return True
 
 
 class ProbeSet:
